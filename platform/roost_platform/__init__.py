@@ -1,0 +1,1 @@
+"""What Roost knows and decides; no HTTP server framework in here."""

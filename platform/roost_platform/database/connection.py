@@ -1,0 +1,82 @@
+"""The database as the rest of the platform uses it: one writer, some readers, functions that get a connection.
+
+SQLite allows one writer; giving it one thread makes that a rule instead of a lock error. Work is a plain function of a
+SQLAlchemy connection, run in a transaction on a thread, so that the event loop never waits for a disk.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+
+from roost_platform.domain.errors import StorageFull, Unavailable
+
+_READERS = 2
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+class Database:
+    """Runs work on a database given by URL (`sqlite:///…` or `postgresql+psycopg://…`)."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _make_engine(url)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-writer")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-reader")
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work(connection, …)` in one transaction: committed when it returns, rolled back when it raises."""
+        return await self._run(self._writer, lambda connection: work(connection, *args, **kwargs))
+
+    async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work(connection, …)` beside the writer; it must not write."""
+        return await self._run(self._readers, lambda connection: work(connection, *args, **kwargs))
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
+        def transaction() -> T:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, transaction)
+        except OperationalError as error:
+            if "full" in str(error.orig):
+                raise StorageFull("the disk that holds the database is full") from error
+            raise Unavailable("the database does not answer right now", code="database", retry_after_s=1) from error
+
+    def close(self) -> None:
+        """Wait for work under way, then close all connections."""
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+
+def _make_engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=_READERS + 1)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own transaction handling is off; `begin` below rules
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

@@ -1,0 +1,1 @@
+"""Frozen values and the error tree; imports nothing of Roost."""

@@ -1,0 +1,1 @@
+"""What runs revisions: the port, and one package per engine."""

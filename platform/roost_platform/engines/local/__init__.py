@@ -1,0 +1,1 @@
+"""Revisions as processes of this machine."""

@@ -1,0 +1,107 @@
+"""The Engine port: what runs revisions. Every engine passes the contract suite in tests/test_engines_contract.py."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Header pairs as on the wire; names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One request for a replica; the body is whole, in the pieces it arrived in, so that nothing is joined."""
+
+    method: str
+    path: str
+    headers: Headers
+    body: Sequence[bytes] = ()
+
+
+@dataclass(slots=True)
+class UpstreamResponse:
+    """One answer of a replica.
+
+    `body` is the first piece; `rest`, when there is one, yields the pieces after it and must be read to its end or
+    closed. The figures are the replica's own, in microseconds and rows; they are final once the body has been read.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes | bytearray | memoryview
+    rest: AsyncIterator[bytes] | None = None
+    compute_us: int = 0
+    queue_us: int = 0
+    rows: int = 0
+
+
+class Upstream(ABC):
+    """A lease that was granted: the right to send one request to one replica."""
+
+    queue_us: int = 0
+    """Microseconds this lease waited for its replica, waking included."""
+    cold_start_us: int = 0
+    """Part of that wait in which no replica was ready; 0 on a warm call."""
+
+    @abstractmethod
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send the one request and return its answer.
+
+        Raises ReplicaLost when the replica died with the request in flight, DeadlineExceeded when the lease's deadline
+        passed first (the slot is then taken back: the work is cancelled, or the replica is replaced). Cancelling the
+        caller cancels the work.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """Gauges for the metrics page; a snapshot."""
+
+    wanted: dict[RevisionKey, int] = field(default_factory=dict)
+    ready: dict[RevisionKey, int] = field(default_factory=dict)
+    queued: dict[RevisionKey, int] = field(default_factory=dict)
+    activations: int = 0
+
+
+class Engine(ABC):
+    """Runs revisions. All methods are safe to call at any time between `start` and `stop`."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Take over what this engine runs; returns when leases can be asked for."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Drain and end everything that would outlive this process and should not."""
+
+    @abstractmethod
+    async def apply(self, service: Service) -> None:
+        """Converge to these revisions, this traffic split and this scaling policy.
+
+        Idempotent. Returns when the wish is handed over, not when it is true: `status` tells. A revision that is new
+        here is started at its initial scale once, so that `status` can say whether it works.
+        """
+
+    @abstractmethod
+    async def delete(self, key: ServiceKey) -> None:
+        """Refuse new leases at once, let those in flight finish, then leave nothing behind. Unknown keys are fine."""
+
+    @abstractmethod
+    def status(self, key: ServiceKey) -> ServiceStatus:
+        """What is true now, one entry per revision applied. Unknown keys give no entries."""
+
+    @abstractmethod
+    def lease(self, revision: RevisionKey, deadline: float) -> AbstractAsyncContextManager[Upstream]:
+        """The right to send one request to one replica, taken back when the context ends.
+
+        `deadline` is in seconds of the running loop's clock; it covers the wait and the answer. Entering wakes the
+        revision when it sleeps, and waits for a free slot. Raises DeadlineExceeded, Unavailable (queue full, or the
+        revision cannot start: with its reason) or NotFound (no such revision).
+        """
+
+    @abstractmethod
+    def figures(self) -> EngineFigures:
+        """Gauges of this moment."""

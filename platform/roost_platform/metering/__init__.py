@@ -1,0 +1,1 @@
+"""The journal (durable before the answer leaves) and the ledger (exactly once)."""

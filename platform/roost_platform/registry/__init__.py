@@ -1,0 +1,1 @@
+"""Uploads: checked in a throw-away process, stored by digest, numbered in versions."""

@@ -1,0 +1,1 @@
+"""What serves one version of a model: protocol codecs, ONNX sessions, batching, the doors, the zygote."""
