@@ -1,6 +1,6 @@
 """The running side of a model: revisions, traffic and scaling, as every engine is told them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from roost_platform.domain.scaling import ScalingPolicy
@@ -45,6 +45,8 @@ class Revision:
     """Most rows that the runtime may put into one run; 1 = no dynamic batching."""
     memory_bytes: int = 0
     """What one replica is expected to hold, as the checker measured it; 0 = unknown."""
+    proven: bool = field(default=False, compare=False)
+    """Was ready before: an engine need not start it to know that it works. Not part of what the revision is."""
 
 
 @dataclass(frozen=True, slots=True)

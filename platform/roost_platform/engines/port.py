@@ -1,7 +1,7 @@
 """The Engine port: what runs revisions. Every engine passes the contract suite in tests/test_engines_contract.py."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -23,16 +23,11 @@ class UpstreamRequest:
 
 @dataclass(slots=True)
 class UpstreamResponse:
-    """One answer of a replica.
-
-    `body` is the first piece; `rest`, when there is one, yields the pieces after it and must be read to its end or
-    closed. The figures are the replica's own, in microseconds and rows; they are final once the body has been read.
-    """
+    """One answer of a replica. The figures are the replica's own, in microseconds and rows."""
 
     status: int
     headers: Headers
     body: bytes | bytearray | memoryview
-    rest: AsyncIterator[bytes] | None = None
     compute_us: int = 0
     queue_us: int = 0
     rows: int = 0

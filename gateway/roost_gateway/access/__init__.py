@@ -1,0 +1,1 @@
+"""Who may do what: tenants, their keys, and the directory that answers from memory."""

@@ -1,0 +1,99 @@
+"""Everything a call needs to be let in and routed, in memory: keys, tenants and routes.
+
+The database is not on the prediction path. The directory is loaded at start and changed in the same operation as each
+write, always from the event loop, so that a reader needs no lock.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import count
+
+from roost_gateway.access.routes import Route
+from roost_platform.domain.services import ServiceKey
+from roost_platform.domain.tenants import ApiKey, Tenant
+
+
+class Directory:
+    """Look-ups by hash, name and route; holds no secret, only hashes."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, Tenant] = {}
+        self._keys: dict[bytes, ApiKey] = {}
+        self._hash_of: dict[str, bytes] = {}
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._last_used: dict[str, datetime] = {}
+        self._key_changes = count(1)
+        self.keys_changed = 0
+        """Another number after every change of a key or tenant; caches of authentication compare it."""
+
+    # Tenants
+
+    def tenant(self, name: str) -> Tenant | None:
+        return self._tenants.get(name)
+
+    def tenants(self) -> list[Tenant]:
+        return sorted(self._tenants.values(), key=lambda tenant: tenant.name)
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        self._tenants[tenant.name] = tenant
+        self._note_key_change()
+
+    def remove_tenant(self, name: str) -> None:
+        """Forget a tenant and its keys; its routes stay until each model is deleted."""
+        self._tenants.pop(name, None)
+        for key in self.keys_of(name):
+            self._keys.pop(self._hash_of.pop(key.id), None)
+            self._last_used.pop(key.id, None)
+        self._note_key_change()
+
+    # Keys
+
+    def key_for(self, digest: bytes) -> ApiKey | None:
+        """The key whose secret has this SHA-256; it may be expired or revoked."""
+        return self._keys.get(digest)
+
+    def key_by_id(self, key_id: str) -> ApiKey | None:
+        digest = self._hash_of.get(key_id)
+        return None if digest is None else self._keys[digest]
+
+    def keys_of(self, tenant: str) -> list[ApiKey]:
+        return sorted((key for key in self._keys.values() if key.tenant == tenant), key=lambda key: key.created_at)
+
+    def put_key(self, key: ApiKey, digest: bytes) -> None:
+        self._keys[digest] = key
+        self._hash_of[key.id] = digest
+        self._note_key_change()
+
+    def change_key(self, key: ApiKey) -> None:
+        """Replace the record of a known key. Raises KeyError when it is unknown."""
+        self.put_key(key, self._hash_of[key.id])
+
+    def mark_used(self, key_id: str, now: datetime) -> None:
+        self._last_used[key_id] = now
+
+    def last_used(self, key_id: str) -> datetime | None:
+        """When a key was last used since this process started."""
+        return self._last_used.get(key_id)
+
+    def uses(self) -> Iterable[tuple[str, datetime]]:
+        return tuple(self._last_used.items())
+
+    def _note_key_change(self) -> None:
+        self.keys_changed = next(self._key_changes)
+
+    # Routes
+
+    def route(self, tenant: str, model: str) -> Route | None:
+        return self._routes.get((tenant, model))
+
+    def routes_of(self, tenant: str) -> list[Route]:
+        return sorted((r for (owner, _), r in self._routes.items() if owner == tenant), key=lambda r: r.key.model)
+
+    def routes(self) -> list[Route]:
+        return list(self._routes.values())
+
+    def put_route(self, route: Route) -> None:
+        self._routes[(route.key.tenant, route.key.model)] = route
+
+    def remove_route(self, key: ServiceKey) -> None:
+        self._routes.pop((key.tenant, key.model), None)

@@ -1,0 +1,255 @@
+"""The JSON documents of the control API, as the OpenAPI document describes them."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
+
+from roost_gateway.access.routes import RevisionState
+from roost_gateway.deployments.rollout import ModelState
+from roost_platform.domain.services import Readiness
+from roost_platform.domain.tenants import Quota, Scope
+
+_NAME = Field(description="1 to 63 lower-case letters, digits or inner hyphens.", examples=["acme"])
+
+
+class Request(BaseModel):
+    """Requests refuse fields they do not know: a typo must not pass unseen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class QuotaChange(Request):
+    """Limits to set; those left out stay as they are. 0 = no limit."""
+
+    models: StrictInt | None = Field(default=None, ge=0, description="Most models.", examples=[100])
+    storage_bytes: StrictInt | None = Field(default=None, ge=0, description="Most bytes of all versions together.")
+    concurrent_requests: StrictInt | None = Field(default=None, ge=0, description="Most predictions in flight at once.")
+    requests_per_second: float | None = Field(
+        default=None, ge=0, description="Sustained rate of predictions.", examples=[50]
+    )
+    burst: StrictInt | None = Field(
+        default=None, ge=0, description="Predictions at once above the rate; 0 = one second's worth."
+    )
+
+
+class NewTenant(Request):
+    name: str = _NAME
+    quota: QuotaChange = Field(default=QuotaChange(), description="Limits that differ from the defaults.")
+
+
+class TenantChange(Request):
+    quota: QuotaChange = Field(description="Limits to change.")
+
+
+class NewKeyRequest(Request):
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$", description="For people, to tell keys apart.", examples=["ci"]
+    )
+    scopes: list[Scope] = Field(
+        min_length=1,
+        max_length=len(Scope),
+        description="admin implies the others; deploy and predict imply read.",
+        examples=[["predict"]],
+    )
+    expires_at: AwareDatetime | None = Field(default=None, description="With an offset from UTC; null = never.")
+
+
+class RollbackRequest(Request):
+    version: StrictInt = Field(ge=1, description="A version that was ready before.", examples=[1])
+
+
+class TenantDocument(BaseModel):
+    name: str = _NAME
+    quota: Quota
+    created_at: datetime
+
+
+class TenantList(BaseModel):
+    tenants: list[TenantDocument]
+
+
+class KeyDocument(BaseModel):
+    id: str = Field(description="Public; names the key.", examples=["9f86d081884c7d65"])
+    name: str = Field(examples=["ci"])
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute; null = never.")
+
+
+class KeyList(BaseModel):
+    keys: list[KeyDocument]
+
+
+class NewKeyDocument(BaseModel):
+    id: str = Field(examples=["9f86d081884c7d65"])
+    name: str = Field(examples=["ci"])
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    secret: str = Field(description="The key itself. It is shown this once and not stored.")
+
+
+class NewTenantDocument(TenantDocument):
+    key: NewKeyDocument = Field(description="The tenant's first key, with scope admin.")
+
+
+class TensorDocument(BaseModel):
+    name: str = Field(examples=["input"])
+    datatype: str = Field(description="Open Inference Protocol name.", examples=["FP32"])
+    shape: list[int] = Field(description="-1 = any length.", examples=[[-1, 4]])
+
+
+class SignatureDocument(BaseModel):
+    inputs: list[TensorDocument]
+    outputs: list[TensorDocument]
+
+
+class VersionDocument(BaseModel):
+    tenant: str = Field(examples=["acme"])
+    model: str = Field(examples=["iris"])
+    version: int = Field(description="1, 2, 3 … within the model.", examples=[1])
+    digest: str = Field(description="sha256 of the file, hexadecimal.")
+    size: int = Field(description="Bytes of the file.")
+    signature: SignatureDocument
+    revision: str | None = Field(
+        description="The revision that serves it; null = none is kept.", examples=["iris-00001"]
+    )
+    state: RevisionState
+    reason: str = Field(description="Why it failed; empty otherwise.")
+    created_at: datetime
+    url: str = Field(description="The model's Open Inference Protocol path.")
+    predict_url: str = Field(description="POST predictions here.")
+
+
+class VersionList(BaseModel):
+    versions: list[VersionDocument]
+
+
+class TrafficDocument(BaseModel):
+    revision: str = Field(examples=["iris-00001"])
+    version: int = Field(examples=[1])
+    percent: int = Field(examples=[100])
+
+
+class ModelDocument(BaseModel):
+    tenant: str = Field(examples=["acme"])
+    model: str = Field(examples=["iris"])
+    created_at: datetime
+    traffic: list[TrafficDocument] = Field(description="Empty until a first version was ready.")
+    latest_version: int
+    state: ModelState
+    replicas_ready: int
+    replicas_wanted: int
+    url: str
+
+
+class ModelList(BaseModel):
+    models: list[ModelDocument]
+
+
+class ModelDetails(ModelDocument):
+    scaling: dict[str, Any] = Field(description="The scaling policy, in Knative's spelling.")
+    versions: list[VersionDocument]
+
+
+class RevisionDocument(BaseModel):
+    name: str = Field(examples=["iris-00001"])
+    version: int
+    state: RevisionState
+    ready: Readiness
+    reason: str = Field(description="One word for programs; empty when ready.", examples=["OutOfMemory"])
+    message: str = Field(description="A sentence for people.")
+    replicas_wanted: int
+    replicas_ready: int
+    log: list[str] = Field(description="Last lines of the runtime's log, oldest first.")
+
+
+class StatusDocument(BaseModel):
+    tenant: str
+    model: str
+    state: ModelState
+    traffic: list[TrafficDocument]
+    scaling: dict[str, Any]
+    revisions: list[RevisionDocument]
+
+
+class RevisionLog(BaseModel):
+    name: str
+    version: int
+    lines: list[str]
+
+
+class LogDocument(BaseModel):
+    revisions: list[RevisionLog]
+
+
+class ScalingDocument(BaseModel):
+    scaling: dict[str, Any] = Field(description="The whole policy after the change.")
+
+
+class UsageDocument(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    tenant: str
+    start: str = Field(alias="from", description="Inclusive.")
+    end: str = Field(alias="to", description="Exclusive.")
+    group_by: list[str]
+    rows: list[dict[str, int | str]] = Field(description="The keys of `group_by`, then the figures.")
+    total: dict[str, int] = Field(description="The sums of all rows.")
+
+
+class InfoDocument(BaseModel):
+    version: str = Field(examples=["0.1.0"])
+    engine: str = Field(examples=["local"])
+    models: int = Field(description="Models of the caller's tenant; of all tenants for the operator.")
+
+
+class PriceDocument(BaseModel):
+    sku: str = Field(examples=["requests"])
+    unit_price: str = Field(description="A decimal string, for `per` units.", examples=["0.20"])
+    per: int = Field(examples=[1000000])
+    unit: str = Field(examples=["requests"])
+
+
+class PriceBookDocument(BaseModel):
+    version: str
+    currency: str = Field(examples=["USD"])
+    effective_from: str
+    prices: list[PriceDocument]
+
+
+class LineDocument(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    model: str
+    sku: str
+    price_book: str
+    start: str = Field(alias="from")
+    end: str = Field(alias="to")
+    quantity: int
+    unit: str
+    unit_price: str
+    per: int
+    amount: str
+
+
+class StatementDocument(BaseModel):
+    """A tenant's bill for a month; money is in decimal strings."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    tenant: str
+    month: str = Field(examples=["2026-11"])
+    start: str = Field(alias="from")
+    end: str = Field(alias="to")
+    status: Literal["open", "draft"]
+    made_at: str
+    currency: str
+    lines: list[LineDocument]
+    total: str
+    calls: dict[str, int] = Field(description="Calls by outcome.")
+    charged_calls: int
+    notes: list[str]

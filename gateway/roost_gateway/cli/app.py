@@ -1,0 +1,17 @@
+"""The commands of `roost`, in the order in which one needs them."""
+
+import typer
+
+from roost_gateway.cli import deploy, keys, models, money, predict, serve, tenants
+from roost_gateway.cli.session import shared_options
+
+# Without rich's help pages `roost --help` takes half as long; without its tracebacks no variable is ever printed.
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.callback(epilog="Example: roost serve")(shared_options)
+app.add_typer(serve.app)
+app.add_typer(tenants.app, name="tenant")
+app.add_typer(keys.app, name="key")
+app.add_typer(deploy.app)
+app.add_typer(predict.app)
+app.add_typer(models.app)
+app.add_typer(money.app)

@@ -1,0 +1,174 @@
+"""Commands about models that are there: list, status, logs, scaling, versions, rollback, delete."""
+
+from collections.abc import Sequence
+from time import sleep
+from typing import Annotated
+
+import typer
+
+from roost_gateway.cli import show
+from roost_gateway.cli.session import Session, command, confirm, key_values
+from roost_gateway.client import Document, RoostClient
+
+app = typer.Typer()
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
+_FOLLOW_EVERY_S = 1.0
+_FOLLOW_LINES = 1000
+
+
+@command(app, "models", example="roost models")
+def list_models(session: Session) -> None:
+    """List the tenant's models."""
+    with session.connect() as roost:
+        session.emit(roost.models(), lambda document: _show(document["models"]))
+
+
+@command(app, "status", example="roost status iris")
+def status(session: Session, model: Model) -> None:
+    """Show how a model stands: replicas and readiness of each revision, traffic, scaling."""
+    with session.connect() as roost:
+        session.emit(roost.status(model), _show_status)
+
+
+@command(app, "versions", example="roost versions iris")
+def versions(session: Session, model: Model) -> None:
+    """List a model's versions."""
+    with session.connect() as roost:
+        session.emit(roost.versions(model), _show_versions)
+
+
+@command(app, "logs", example="roost logs iris --lines 50 --follow")
+def logs(
+    session: Session,
+    model: Model,
+    lines: Annotated[int, typer.Option(min=1, max=1000, help="The last so many lines of each revision.")] = 100,
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Only this revision.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Print what a model's replicas logged."""
+    if follow and session.json_output:
+        raise typer.BadParameter("--json prints one document, so it does not go with --follow", param_hint="--follow")
+    with session.connect() as roost:
+        first = roost.logs(model, lines=lines, revision=revision)
+        session.emit(first, _show_logs)
+        if follow:
+            try:
+                _follow(roost, model, revision, first)
+            except KeyboardInterrupt:
+                raise typer.Exit(0) from None
+
+
+@command(app, "scale", example="roost scale iris min-scale=1 window=30 target=")
+def scale(
+    session: Session,
+    model: Model,
+    options: Annotated[
+        list[str], typer.Argument(metavar="OPTION=VALUE...", help="Knative's names; no value = back to the default.")
+    ],
+) -> None:
+    """Change a model's scaling policy."""
+    with session.connect() as roost:
+        session.emit(roost.set_scaling(model, key_values(options, hint="OPTION=VALUE")), _show_scaling)
+
+
+@command(app, "rollback", example="roost rollback iris 2")
+def rollback(
+    session: Session, model: Model, version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Number.")]
+) -> None:
+    """Send all traffic to an earlier version."""
+    with session.connect() as roost:
+        session.emit(roost.rollback(model, version), lambda document: _show([document]))
+
+
+@command(app, "delete", example="roost delete iris --yes")
+def delete(
+    session: Session, model: Model, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> None:
+    """Delete a model with all its versions; calls in flight finish."""
+    confirm(f"Delete model {model} with all its versions?", yes=yes)
+    with session.connect() as roost:
+        roost.delete_model(model)
+    session.emit({"deleted": model}, lambda _: show.say(f"Model {model} is deleted."))
+
+
+def fresh_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
+    """The lines of `now` that come after those of `before`: both are tails of one log, which only grows."""
+    for overlap in range(min(len(before), len(now)), 0, -1):
+        if before[-overlap:] == now[:overlap]:
+            return now[overlap:]
+    return now
+
+
+def _follow(roost: RoostClient, model: str, revision: str | None, first: Document) -> None:
+    seen = {entry["name"]: entry["lines"] for entry in first["revisions"]}
+    while True:
+        sleep(_FOLLOW_EVERY_S)
+        for entry in roost.logs(model, lines=_FOLLOW_LINES, revision=revision)["revisions"]:
+            for line in fresh_lines(seen.get(entry["name"], []), entry["lines"]):
+                show.say(f"{entry['name']}  {line}")
+            seen[entry["name"]] = entry["lines"] or seen.get(entry["name"], [])
+
+
+def _traffic(document: Document) -> str:
+    return ", ".join(f"v{share['version']} {share['percent']} %" for share in document["traffic"]) or "none yet"
+
+
+def _show(models: list[Document]) -> None:
+    show.table(
+        ["MODEL", "STATE", "TRAFFIC", "LATEST#", "READY/WANTED#", "URL"],
+        (
+            (
+                model["model"],
+                model["state"],
+                _traffic(model),
+                model["latest_version"],
+                f"{model['replicas_ready']}/{model['replicas_wanted']}",
+                model["url"],
+            )
+            for model in models
+        ),
+    )
+
+
+def _show_versions(document: Document) -> None:
+    show.table(
+        ["VERSION#", "STATE", "SIZE#", "CREATED", "DIGEST", "REASON"],
+        (
+            (v["version"], v["state"], show.size(v["size"]), show.time(v["created_at"]), v["digest"][:12], v["reason"])
+            for v in document["versions"]
+        ),
+    )
+
+
+def _show_status(document: Document) -> None:
+    show.say(f"{document['tenant']}/{document['model']}: {document['state']}, traffic: {_traffic(document)}")
+    show.table(
+        ["REVISION", "VERSION#", "STATE", "READY", "RUNNING/WANTED#", "REASON"],
+        (
+            (
+                revision["name"],
+                revision["version"],
+                revision["state"],
+                revision["ready"],
+                f"{revision['replicas_ready']}/{revision['replicas_wanted']}",
+                " ".join(filter(None, (revision["reason"], revision["message"]))),
+            )
+            for revision in document["revisions"]
+        ),
+    )
+    for revision in document["revisions"]:
+        for line in revision["log"]:
+            show.say(f"{revision['name']}  {line}")
+    _show_scaling(document)
+
+
+def _show_scaling(document: Document) -> None:
+    policy = document["scaling"].items()
+    show.say("scaling: " + " ".join(f"{name}={value}" for name, value in policy if value is not None))
+
+
+def _show_logs(document: Document) -> None:
+    for revision in document["revisions"]:
+        for line in revision["lines"]:
+            show.say(f"{revision['name']}  {line}")

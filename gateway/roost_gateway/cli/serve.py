@@ -1,0 +1,50 @@
+"""`roost serve` and `roost version`: the commands that need no server."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from roost_gateway.cli import show
+
+app = typer.Typer()
+
+
+@app.command("serve", epilog="Example: roost serve --port 9000 --data /srv/roost")
+def serve(
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen here [default: 127.0.0.1].")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Listen here; 0 = a free one [default: 8000].")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Everything kept is here [default: ./roost-data].")
+    ] = None,
+) -> None:
+    """Run the server until SIGTERM or Ctrl-C. Every setting can come from the environment: ROOST_PORT, ROOST_LOCAL_SPARES…"""
+    # The other commands must not wait for the server's imports.
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from roost_gateway.main import run  # noqa: PLC0415
+    from roost_gateway.settings import Settings  # noqa: PLC0415
+
+    chosen: dict[str, Any] = {"host": host, "port": port, "data": data}
+    try:
+        settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
+    except ValidationError as error:
+        themes: list[Any] = [Settings, *(field.annotation for field in Settings.model_fields.values())]
+        prefixes = {t.__name__: t.model_config["env_prefix"] for t in themes if hasattr(t, "model_config")}
+        for problem in error.errors(include_input=False):  # an input may be a key
+            variable = prefixes.get(error.title, "") + "_".join(str(part) for part in problem["loc"])
+            show.error(f"Error: {variable.upper()}: {problem['msg']}")
+        raise typer.Exit(2) from None
+    run(settings)
+
+
+@app.command("version", epilog="Example: roost version")
+def show_version(json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print the version of this command."""
+    if json_output:
+        show.json_document({"version": version("roost")})
+    else:
+        show.say(f"roost {version('roost')}")

@@ -1,0 +1,281 @@
+"""Deployments: what brings a version into service, moves traffic, takes it back, and ends it.
+
+Each change is one transaction, then the directory, then the engine; a watcher per model carries revisions under way to
+ready or failed. Changes of one model wait for each other, and run to their end even when the caller is gone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+from roost_gateway.access.directory import Directory
+from roost_gateway.access.routes import RevisionRecord, RevisionState, Route
+from roost_gateway.deployments import store
+from roost_gateway.deployments.rollout import Verdict, verdicts
+from roost_platform.database.connection import Database
+from roost_platform.domain.errors import Conflict, NotFound, Unavailable
+from roost_platform.domain.scaling import ScalingPolicy
+from roost_platform.domain.services import RevisionStatus, ServiceKey
+from roost_platform.engines.port import Engine
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class ModelRemover(Protocol):
+    """The part of the registry that a deletion needs."""
+
+    async def delete_model(self, key: ServiceKey) -> None:
+        """Remove the model's rows and whatever artifacts nothing else uses."""
+
+
+class Deployments:
+    """All changes of what is served. Methods are safe to call at any time between `start` and `stop`."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        registry: ModelRemover,
+        engine: Engine,
+        directory: Directory,
+        clock: Callable[[], datetime],
+        poll_s: float = 0.05,
+        retry_s: float = 1.0,
+    ) -> None:
+        """`poll_s`: how often a rollout asks the engine; `retry_s`: pause after engine or database failed."""
+        self._database = database
+        self._registry = registry
+        self._engine = engine
+        self._directory = directory
+        self._clock = clock
+        self._poll_s = poll_s
+        self._retry_s = retry_s
+        self._locks: WeakValueDictionary[ServiceKey, asyncio.Lock] = WeakValueDictionary()
+        self._operations: set[asyncio.Task[Any]] = set()
+        self._watchers: dict[ServiceKey, asyncio.Task[None]] = {}
+        self._deleting: set[ServiceKey] = set()
+        self._unapplied: set[ServiceKey] = set()
+        self._unsure: set[ServiceKey] = set()
+        self._failures: dict[ServiceKey, dict[str, RevisionStatus]] = {}
+
+    async def start(self) -> None:
+        """Load every model, tell the engine, and carry on with rollouts that an earlier process left unfinished."""
+        for route in await self._database.read(store.load_routes):
+            self._directory.put_route(route)
+            if route.records:  # a model without revisions is an upload that was cut off before its deployment
+                await self._apply(route)
+
+    async def stop(self) -> None:
+        """End all watching; rollouts carry on at the next start."""
+        tasks = [*self._watchers.values(), *self._operations]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._watchers.clear()
+
+    def check_accepts(self, key: ServiceKey) -> None:
+        """Raises Conflict while the model is being deleted."""
+        if key in self._deleting:
+            raise Conflict("the model is being deleted; try again when that is done", code="model_deleting")
+
+    async def deploy(
+        self, key: ServiceKey, version: int, *, scaling_options: Mapping[str, Any], max_batch_size: int, runtime: str
+    ) -> RevisionRecord:
+        """Start to bring a registered version into service; it takes the traffic when it is ready.
+
+        The same version with the same settings again gives the revision that is there, unless that failed. Raises
+        Conflict when the model is being deleted or was deleted meanwhile, InvalidRequest for the scaling options.
+        """
+        wish = store.Wish(version, scaling_options, max_batch_size, runtime)
+        return await self._exclusively(key, partial(self._deploy, key, wish))
+
+    async def rollback(self, key: ServiceKey, version: int) -> Route:
+        """Give all traffic to the newest ready revision of a version, at once; deployments under way are cancelled.
+
+        Raises NotFound (model or version), Conflict when the version has no ready revision.
+        """
+        return await self._exclusively(key, partial(self._change, key, store.roll_back, version))
+
+    async def scale(self, key: ServiceKey, options: Mapping[str, Any]) -> ScalingPolicy:
+        """Change the scaling policy (None = back to default). Raises NotFound, InvalidRequest naming the option."""
+        route = await self._exclusively(key, partial(self._change, key, store.change_scaling, options))
+        return route.service.scaling
+
+    async def delete(self, key: ServiceKey) -> None:
+        """Delete a model: unknown to new calls at once, gone when calls in flight have ended. Raises NotFound."""
+        if self._directory.route(key.tenant, key.model) is None:
+            raise NotFound("no such model")
+        self._deleting.add(key)
+        self._directory.remove_route(key)
+        await self._exclusively(key, partial(self._delete, key))
+
+    def statuses(self, route: Route) -> list[RevisionStatus]:
+        """How each revision of a model is, oldest first; of failed ones, what was known when they failed."""
+        now = self._engine.status(route.key)
+        failures = self._failures.get(route.key, {})
+        return [
+            failures.get(r.revision.name, r.as_failed_status())
+            if r.state is RevisionState.FAILED
+            else now.revision(r.revision.name) or r.as_unknown_status()
+            for r in route.records
+        ]
+
+    async def settled(self, key: ServiceKey) -> None:
+        """Return when nothing is being deployed for this model any more."""
+        while (watcher := self._watchers.get(key)) is not None:
+            await asyncio.wait([watcher])
+
+    # Operations, each with the model's lock held
+
+    async def _deploy(self, key: ServiceKey, wish: store.Wish) -> RevisionRecord:
+        self.check_accepts(key)
+        try:
+            route, name = await self._database.write(store.add_revision, key, wish, self._clock())
+        except NotFound as error:
+            raise Conflict("the model was deleted while this version was uploaded", code="model_deleted") from error
+        await self._publish(route)
+        record = route.record(name)
+        assert record is not None
+        return record
+
+    async def _change(self, key: ServiceKey, work: Callable[..., Route], argument: Any) -> Route:
+        if key in self._deleting:
+            raise NotFound("no such model")
+        route = await self._database.write(work, key, argument)
+        await self._publish(route)
+        return route
+
+    async def _delete(self, key: ServiceKey) -> None:
+        try:
+            await self._engine.delete(key)
+            with suppress(NotFound):  # an earlier try removed the rows and failed after that
+                await self._registry.delete_model(key)
+        except Exception:
+            # Nothing may stay half gone: what the database still has is served again.
+            self._deleting.discard(key)
+            route = await self._database.read(store.load_route, key)
+            if route is not None:
+                await self._publish(route)
+            raise
+        else:
+            self._failures.pop(key, None)
+            self._unapplied.discard(key)
+        finally:
+            self._deleting.discard(key)
+
+    async def _exclusively(self, key: ServiceKey, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work` alone among the changes of this model, and to its end even when the caller is cancelled."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+
+        async def run() -> T:
+            async with lock:
+                try:
+                    return await work()
+                except Unavailable:
+                    # The database may have committed and lost the connection before it said so.
+                    self._unsure.add(key)
+                    self._ensure_watched(key)
+                    raise
+
+        task = asyncio.create_task(run())
+        self._operations.add(task)
+        task.add_done_callback(self._operations.discard)
+        # A caller that is gone asks for no result; taking the exception keeps asyncio from reporting it as lost.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+    # Directory and engine follow the database
+
+    async def _publish(self, route: Route) -> None:
+        if route.key in self._deleting:
+            return  # a deletion waits for this operation; calls must go on finding nothing
+        self._directory.put_route(route)
+        await self._apply(route)
+
+    async def _apply(self, route: Route) -> None:
+        """Tell the engine; when that fails, the watcher tells it again until it works."""
+        key = route.key
+        try:
+            await self._engine.apply(route.service)
+        except Exception as error:  # noqa: BLE001 - an engine out of reach must not undo what the database says
+            log.warning("apply_failed", extra=_fields(key, error=repr(error)))
+            self._unapplied.add(key)
+        else:
+            self._unapplied.discard(key)
+        if self._has_work(key):
+            self._ensure_watched(key)
+
+    def _ensure_watched(self, key: ServiceKey) -> None:
+        if key not in self._watchers:
+            self._watchers[key] = asyncio.create_task(self._watch(key))
+
+    def _has_work(self, key: ServiceKey) -> bool:
+        if key in self._unsure:
+            return True
+        route = self._directory.route(key.tenant, key.model)
+        if route is None:
+            return False
+        return key in self._unapplied or any(r.state is RevisionState.DEPLOYING for r in route.records)
+
+    async def _watch(self, key: ServiceKey) -> None:
+        """Carry the revisions under way to ready or failed; ends when there is nothing left to do."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        while True:
+            pause = self._poll_s
+            async with lock:
+                try:
+                    await self._advance(key)
+                except Exception as error:  # noqa: BLE001 - the database is away: the rollout waits for it
+                    log.warning("rollout_waits", extra=_fields(key, error=repr(error)))
+                    pause = self._retry_s
+                if not self._has_work(key):
+                    # Still under the lock, so that the next deployment sees that there is no watcher.
+                    del self._watchers[key]
+                    return
+                if key in self._unapplied:
+                    pause = self._retry_s
+            await asyncio.sleep(pause)
+
+    async def _advance(self, key: ServiceKey) -> None:
+        if key in self._unsure:
+            await self._reload(key)
+        route = self._directory.route(key.tenant, key.model)
+        if route is None:
+            return
+        if key in self._unapplied:
+            await self._apply(route)
+        for verdict in verdicts(route, self._engine.status(key)):
+            await self._publish(await self._record(key, verdict))
+
+    async def _reload(self, key: ServiceKey) -> None:
+        """Follow the database after a transaction whose end is unknown."""
+        route = await self._database.read(store.load_route, key)
+        self._unsure.discard(key)
+        if route is not None:
+            await self._publish(route)
+        else:
+            self._directory.remove_route(key)
+
+    async def _record(self, key: ServiceKey, verdict: Verdict) -> Route:
+        if verdict.failure is None:
+            route = await self._database.write(store.mark_ready, key, verdict.name)
+            log.info("revision_ready", extra=_fields(key, revision=verdict.name))
+            return route
+        route = await self._database.write(store.mark_failed, key, verdict.name, verdict.reason)
+        kept = self._failures.setdefault(key, {})
+        kept[verdict.name] = verdict.failure
+        for name in [n for n in kept if route.record(n) is None]:
+            del kept[name]
+        log.warning("revision_failed", extra=_fields(key, revision=verdict.name, reason=verdict.reason))
+        return route
+
+
+def _fields(key: ServiceKey, **more: str) -> dict[str, str]:
+    return {"tenant": key.tenant, "model": key.model, **more}

@@ -1,0 +1,271 @@
+"""The server: the one place that builds the object graph and shows the order of start and stop."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from roost_gateway.access.authentication import Authenticator
+from roost_gateway.access.directory import Directory
+from roost_gateway.access.keys import Keys
+from roost_gateway.access.tenants import Tenants
+from roost_gateway.api.app import create_api
+from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.door import Door
+from roost_gateway.logs import configure_logs
+from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
+from roost_gateway.predict.app import PredictApp
+from roost_gateway.predict.figures import PredictFigures
+from roost_gateway.settings import LocalSettings, Settings
+from roost_platform.billing.prices import PriceBooks
+from roost_platform.database.connection import Database, sqlite_url
+from roost_platform.database.lock import DataFolder
+from roost_platform.database.migrations import migrate
+from roost_platform.domain.errors import RoostError
+from roost_platform.domain.tenants import hash_secret, make_secret
+from roost_platform.engines.local.budget import Capacity, machine_capacity
+from roost_platform.engines.local.engine import LocalEngine
+from roost_platform.engines.local.engine import LocalSettings as EngineSettings
+from roost_platform.engines.port import Engine
+from roost_platform.metering.journal import Journal
+from roost_platform.metering.shipper import Shipper
+from roost_platform.registry.checking import Checker
+from roost_platform.registry.registry import Registry
+from roost_platform.registry.store import DiskStore
+
+logger = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends at once. Exits with status 1 and a sentence when it cannot."""
+    configure_logs()
+    try:
+        settings.check_exposure()
+        uvloop.run(_serve(settings))
+    except RoostError as error:
+        print(f"roost: {error.message}", file=sys.stderr)  # noqa: T201 - the last word to the person at the terminal
+        sys.exit(1)
+
+
+async def _serve(settings: Settings) -> None:
+    with contextlib.closing(_listen(settings)) as listener:
+        url = settings.public_url or _url_of(listener)
+        async with platform(settings, url=url) as app:
+            server = _Server(
+                uvicorn.Config(
+                    app.door,
+                    http="httptools",
+                    loop="none",
+                    lifespan="off",
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    proxy_headers=False,
+                    timeout_keep_alive=75,
+                    timeout_graceful_shutdown=int(settings.grace_s),
+                    backlog=2048,
+                )
+            )
+            _stop_on_signals(server, app)
+            (settings.data / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
+            app.serving = True
+            logger.info("serving", extra={"url": url, "data": str(settings.data)})
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                app.serving = False
+
+
+@dataclass(slots=True)
+class Platform:
+    """What is running; `serving` is what `/readyz` says."""
+
+    door: Door | None = None
+    engine: Engine | None = None
+    serving: bool = False
+
+
+@asynccontextmanager
+async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
+    """Start every part in order, and stop them in the reverse one."""
+    running = Platform()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(DataFolder(settings.data))
+        database = Database(settings.database_url or sqlite_url(settings.data / "roost.db"))
+        stack.callback(database.close)
+        await asyncio.to_thread(migrate, database.engine)
+
+        directory = Directory()
+        tenants = Tenants(database=database, directory=directory, clock=_now)
+        keys = Keys(database=database, directory=directory, clock=_now)
+        await tenants.load()
+        authenticator = Authenticator(
+            directory=directory,
+            database=database,
+            operator_key_hash=hash_secret(_operator_key(settings)),
+            clock=_now,
+        )
+
+        registry = Registry(
+            database=database,
+            store=DiskStore(settings.data),
+            checker=Checker(),
+            staging=settings.data / "staging",
+            clock=_now,
+        )
+        await registry.start()
+
+        def locate(digest: str) -> tuple[Path, bool]:
+            located = registry.locate(digest)
+            return located.path, located.baked
+
+        engine = LocalEngine(locate=locate, settings=_engine_settings(settings.local))
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+
+        journal_folder = settings.data / "journal"
+        shipper = Shipper(
+            journal_folder=journal_folder, database=database, interval_s=settings.metering.ship_interval_s
+        )
+        journal = Journal(
+            journal_folder, source=secrets.token_hex(8), sync_interval_s=settings.metering.sync_interval_s
+        )
+        stack.push_async_callback(shipper.drain)
+        stack.callback(journal.close)
+
+        deployments = Deployments(database=database, registry=registry, engine=engine, directory=directory, clock=_now)
+        await deployments.start()
+        stack.push_async_callback(deployments.stop)
+
+        figures = PredictFigures()
+        predict = PredictApp(
+            directory=directory,
+            authenticator=authenticator,
+            engine=engine,
+            journal=journal,
+            figures=figures,
+            limits=settings.limits,
+            serving=lambda: running.serving,
+        )
+        api = create_api(
+            database=database,
+            directory=directory,
+            authenticator=authenticator,
+            tenants=tenants,
+            keys=keys,
+            registry=registry,
+            deployments=deployments,
+            engine=engine,
+            shipper=shipper,
+            books=PriceBooks.default(),
+            limits=settings.limits,
+            url=url,
+            clock=_now,
+        )
+        page = make_page(
+            figures, EngineFiguresCollector(engine), JournalFiguresCollector(journal, lambda: shipper.unshipped_bytes)
+        )
+        for loop in (shipper.run(), predict.watch.run(), _flush_keys(authenticator)):
+            stack.push_async_callback(_cancel, asyncio.create_task(loop))
+        running.door = Door(
+            predict=predict, api=api, authenticator=authenticator, metrics_page=page, ready=lambda: running.serving
+        )
+        running.engine = engine
+        yield running
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling: it re-raises the signal when done, before our own parts have stopped."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _stop_on_signals(server: uvicorn.Server, app: Platform) -> None:
+    def stop() -> None:
+        app.serving = False
+        if server.should_exit:
+            server.force_exit = True
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise RoostError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; choose another with --port"
+        ) from error
+    return listener
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
+
+
+def _operator_key(settings: Settings) -> str:
+    """The key given, or the one in the data folder, made on first start and readable by its owner only."""
+    if settings.operator_key is not None:
+        return settings.operator_key.get_secret_value()
+    path = settings.data / "operator.key"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(make_secret() + "\n")
+        logger.info("operator_key_made", extra={"file": str(path)})
+    return path.read_text().strip()
+
+
+def _engine_settings(settings: LocalSettings) -> EngineSettings:
+    capacity = machine_capacity(memory_share=settings.memory_share, replicas_per_core=settings.replicas_per_core)
+    if settings.memory_bytes is not None:
+        capacity = Capacity(settings.memory_bytes, capacity.replicas)
+    return EngineSettings(
+        capacity=capacity,
+        spares=settings.spares,
+        queue_depth=settings.queue_depth,
+        start_timeout_s=settings.start_timeout_s,
+        drain_s=settings.drain_s,
+    )
+
+
+async def _flush_keys(authenticator: Authenticator) -> None:
+    while True:
+        await asyncio.sleep(60)
+        try:
+            await authenticator.flush_last_used()
+        except RoostError:
+            logger.warning("last_used_not_written")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

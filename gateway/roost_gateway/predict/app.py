@@ -1,0 +1,226 @@
+"""The prediction path: authenticate, route, admit, lease, send, meter, answer.
+
+Plain ASGI. Bodies pass through as bytes; everything needed is in memory. Each step is cheap because it runs for every
+call: what is the same for many calls (a path, a key) is looked up, not computed again.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import count
+from typing import Any
+
+import orjson
+
+from roost_gateway.access.authentication import Authenticator
+from roost_gateway.access.directory import Directory
+from roost_gateway.access.principals import Principal
+from roost_gateway.access.routes import Route
+from roost_gateway.errors import INTERNAL, answer_of
+from roost_gateway.predict.admission import Gate
+from roost_gateway.predict.bodies import ClientGone, read_body
+from roost_gateway.predict.figures import PredictFigures
+from roost_gateway.predict.headers import Incoming, Pair, sort_headers
+from roost_gateway.predict.metadata import describe
+from roost_gateway.predict.meter import CLIENT_GONE, Measured, outcome_of
+from roost_gateway.predict.paths import Ask, Paths, Target
+from roost_gateway.predict.watch import Watch
+from roost_gateway.request_ids import is_well_formed
+from roost_gateway.settings import LimitSettings
+from roost_platform.domain.errors import NotFound, RoostError
+from roost_platform.domain.services import RevisionKey
+from roost_platform.domain.tenants import Scope
+from roost_platform.engines.port import Engine, UpstreamRequest, UpstreamResponse
+from roost_platform.metering.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+Answer = tuple[int, list[Pair], bytes | bytearray | memoryview]
+
+_ANSWER_HEADERS = frozenset(
+    {b"content-type", b"content-encoding", b"inference-header-content-length", b"vary", b"retry-after", b"allow"}
+)
+"""What passes from a replica to the client; figures and server headers do not."""
+_NO_MODEL = NotFound("no such model")
+
+
+class PredictApp:
+    """ASGI application for everything under /t/{tenant}."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        authenticator: Authenticator,
+        engine: Engine,
+        journal: Journal,
+        figures: PredictFigures,
+        limits: LimitSettings,
+        serving: Callable[[], bool],
+    ) -> None:
+        self._directory = directory
+        self._authenticator = authenticator
+        self._engine = engine
+        self._journal = journal
+        self._figures = figures
+        self._limits = limits
+        self._serving = serving
+        self._paths = Paths()
+        self._gates: dict[str, Gate] = {}
+        self.watch = Watch()
+        self._id_prefix = secrets.token_hex(6)
+        self._ids = count()
+
+    @property
+    def inflight(self) -> int:
+        return self._figures.inflight
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        incoming = sort_headers(scope["headers"])
+        request_id = self._request_id(incoming)
+        try:
+            target = self._paths.parse(scope["path"])
+            principal = self._authenticator.identify(incoming.authorization, scope["query_string"])
+            if principal.tenant != target.tenant:
+                raise _NO_MODEL
+            if target.ask is Ask.INFER:
+                if scope["method"] != "POST":
+                    await _refuse_method(send, b"POST", request_id)
+                    return
+                answer = await self._predict(target, principal, incoming, request_id, receive)
+                if answer is not None:
+                    await _send(send, *answer, request_id)
+            elif scope["method"] not in ("GET", "HEAD"):
+                await _refuse_method(send, b"GET, HEAD", request_id)
+            else:
+                await self._describe(target, principal, request_id, send)
+        except RoostError as error:
+            await _send(send, *answer_of(error, request_id), request_id)
+        except Exception:
+            logger.exception("prediction_failed", extra={"request_id": request_id})
+            await _send(send, *answer_of(INTERNAL, request_id), request_id)
+
+    def _request_id(self, incoming: Incoming) -> str:
+        given = incoming.request_id
+        if given is not None and is_well_formed(given):
+            return given.decode("ascii")
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    async def _describe(self, target: Target, principal: Principal, request_id: str, send: Send) -> None:
+        principal.require(Scope.READ)
+        route = self._route(target) if target.model else None
+        routes = [] if target.model else self._directory.routes_of(target.tenant)
+        status, document = describe(target, route, routes, serving=self._serving())
+        await _send(send, status, [(b"content-type", b"application/json")], orjson.dumps(document), request_id)
+
+    def _route(self, target: Target) -> Route:
+        route = self._directory.route(target.tenant, target.model)
+        if route is None:
+            raise _NO_MODEL
+        return route
+
+    async def _predict(
+        self, target: Target, principal: Principal, incoming: Incoming, request_id: str, receive: Receive
+    ) -> Answer | None:
+        """The answer, metered; None when the client did not wait for it."""
+        principal.require(Scope.PREDICT)
+        route = self._route(target)
+        loop = asyncio.get_running_loop()
+        measured = Measured(target.tenant, target.model, request_id, loop.time())
+        self._figures.inflight += 1
+        try:
+            status, headers, body = await self._answer(target, route, incoming, measured, receive)
+        except (ClientGone, asyncio.CancelledError):
+            # In the second case the watch saw the client leave, and the slot is on its way back.
+            await self._finish(route, measured, CLIENT_GONE, 0)
+            return None
+        except RoostError as error:
+            status, headers, body = answer_of(error, request_id)
+        except Exception:
+            logger.exception("prediction_failed", extra={"request_id": request_id})
+            status, headers, body = answer_of(INTERNAL, request_id)
+        finally:
+            self._figures.inflight -= 1
+        await self._finish(route, measured, status, len(body))
+        return status, headers, body
+
+    async def _answer(
+        self, target: Target, route: Route, incoming: Incoming, measured: Measured, receive: Receive
+    ) -> Answer:
+        revision = route.choose() if target.version is None else route.for_version(target.version)
+        measured.version = revision.version
+        gate = self._enter(target.tenant)
+        try:
+            pieces, measured.bytes_in = await read_body(
+                receive,
+                declared=incoming.content_length,
+                limit=self._limits.request_bytes,
+                idle_s=self._limits.body_idle_s,
+            )
+            incoming.forwarded.append((b"x-request-id", measured.request_id.encode()))
+            request = UpstreamRequest("POST", target.inner, incoming.forwarded, pieces)
+            deadline = asyncio.get_running_loop().time() + route.service.scaling.timeout_s
+            response = await self._send_upstream(
+                RevisionKey(route.key, revision.name), deadline, request, measured, receive
+            )
+        finally:
+            gate.leave()
+        headers = [pair for pair in response.headers if pair[0] in _ANSWER_HEADERS]
+        return response.status, headers, response.body
+
+    def _enter(self, tenant: str) -> Gate:
+        gate = self._gates.get(tenant)
+        if gate is None:
+            gate = self._gates[tenant] = Gate()
+        record = self._directory.tenant(tenant)
+        if record is None:
+            raise _NO_MODEL
+        gate.enter(record.quota, asyncio.get_running_loop().time())
+        return gate
+
+    async def _send_upstream(
+        self, key: RevisionKey, deadline: float, request: UpstreamRequest, measured: Measured, receive: Receive
+    ) -> UpstreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        self.watch.enter(task, receive)
+        try:
+            async with self._engine.lease(key, deadline) as upstream:
+                measured.queue_us, measured.cold_start_us = upstream.queue_us, upstream.cold_start_us
+                response = await upstream.send(request)
+        finally:
+            self.watch.leave(task)
+        measured.compute_us, measured.rows = response.compute_us, response.rows
+        measured.queue_us += response.queue_us
+        return response
+
+    async def _finish(self, route: Route, measured: Measured, status: int, bytes_out: int) -> None:
+        measured.status, measured.bytes_out = status, bytes_out
+        await measured.record(self._journal)
+        self._figures.answered(
+            route.key,
+            outcome_of(status),
+            seconds=asyncio.get_running_loop().time() - measured.started,
+            queue_us=measured.queue_us,
+            cold_start_us=measured.cold_start_us,
+        )
+
+
+async def _refuse_method(send: Send, allowed: bytes, request_id: str) -> None:
+    document = {"error": "this method is not allowed here", "code": "method_not_allowed", "request_id": request_id}
+    headers = [(b"content-type", b"application/json"), (b"allow", allowed)]
+    await _send(send, 405, headers, orjson.dumps(document), request_id)
+
+
+async def _send(
+    send: Send, status: int, headers: list[Pair], body: bytes | bytearray | memoryview, request_id: str
+) -> None:
+    headers = [pair for pair in headers if pair[0] != b"content-length"]
+    headers += [(b"content-length", str(len(body)).encode()), (b"x-request-id", request_id.encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,46 @@
+"""Reading a request's body: whole, in the pieces it came in, within limits of size and patience."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from roost_platform.domain.errors import InvalidRequest, TooLarge
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody is left to answer."""
+
+
+async def read_body(receive: Receive, *, declared: bytes | None, limit: int, idle_s: float) -> tuple[list[bytes], int]:
+    """The body's pieces and their sum in bytes.
+
+    Raises TooLarge (before reading when the declared length says so), InvalidRequest when the client stalls, ClientGone.
+    """
+    if declared is not None:
+        if not declared.isdigit():
+            raise InvalidRequest("Content-Length must be a number", field="Content-Length")
+        if int(declared) > limit:
+            raise _too_large(limit)
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while more:
+        try:
+            # The first message is there already for small bodies: no timer for those.
+            message = await (asyncio.wait_for(receive(), idle_s) if pieces else receive())
+        except TimeoutError:
+            raise InvalidRequest(f"no byte of the body came for {idle_s:g} s", code="body_timeout") from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body, more = message.get("body", b""), message.get("more_body", False)
+        size += len(body)
+        if size > limit:
+            raise _too_large(limit)
+        if body:
+            pieces.append(body)
+    return pieces, size
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes", code="body_too_large")

@@ -1,0 +1,60 @@
+"""From an answer to its usage event: outcomes by status, one event per answered call."""
+
+import time
+
+from roost_platform.domain.usage import Outcome
+from roost_platform.metering.journal import Journal
+
+CLIENT_GONE = 499
+"""Recorded, never sent: the client left before its answer."""
+
+
+def outcome_of(status: int) -> Outcome:
+    """422 is the model's own failure on this input, which was computed; other 4xx are the client's."""
+    if status < 400:
+        return Outcome.OK
+    if status == 422:
+        return Outcome.MODEL_ERROR
+    if status == 429:
+        return Outcome.THROTTLED
+    if status == CLIENT_GONE:
+        return Outcome.CANCELLED
+    return Outcome.CLIENT_ERROR if status < 500 else Outcome.PLATFORM_ERROR
+
+
+class Measured:
+    """What is known of one call so far; filled as it goes."""
+
+    __slots__ = (
+        "bytes_in", "bytes_out", "cold_start_us", "compute_us", "model", "queue_us", "request_id", "rows", "started",
+        "status", "tenant", "version",
+    )  # fmt: skip
+
+    def __init__(self, tenant: str, model: str, request_id: str, started: float) -> None:
+        self.tenant = tenant
+        self.model = model
+        self.request_id = request_id
+        self.started = started
+        self.version = 0
+        self.status = 500
+        self.bytes_in = self.bytes_out = self.rows = 0
+        self.compute_us = self.queue_us = self.cold_start_us = 0
+
+    async def record(self, journal: Journal) -> None:
+        """Returns when the event is durable. Raises StorageFull when it cannot be: then nothing may be answered."""
+        journal.append(
+            time_us=time.time_ns() // 1000,
+            tenant=self.tenant,
+            model=self.model,
+            version=self.version,
+            outcome=outcome_of(self.status),
+            status=self.status,
+            compute_us=self.compute_us,
+            queue_us=self.queue_us,
+            cold_start_us=self.cold_start_us,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            rows=self.rows,
+            request_id=self.request_id,
+        )
+        await journal.written()

@@ -1,0 +1,1 @@
+"""Migrations, oldest first; Alembic reads the files of this folder."""

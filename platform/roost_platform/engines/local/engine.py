@@ -1,0 +1,230 @@
+"""The local engine: revisions as processes of this machine, woken by forking, put to sleep by Knative's rules."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from roost_platform.domain.errors import NotFound
+from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
+from roost_platform.engines.local.budget import Budget, Capacity
+from roost_platform.engines.local.leases import Lease
+from roost_platform.engines.local.replica import Replica
+from roost_platform.engines.local.runner import Runner, RunnerSettings
+from roost_platform.engines.local.zygote import MissingRuntime, Spawner, Zygote, runtime_command, zygote_environment
+from roost_platform.engines.port import Engine, EngineFigures
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 2.0
+"""Knative's autoscaler tick."""
+REPORT_S = 1.0
+SWEEP_S = 0.1
+"""How often deadlines are looked at: a request is at most this much late."""
+
+DEFAULT_RUNTIMES: Mapping[str, str] = {"onnx-cpu": "roost_runtimes.onnx_model:OnnxModel"}
+"""Runtime name → what makes its models, as `module:callable` for the zygote's command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    capacity: Capacity
+    spares: int = 4
+    """Processes kept forked ahead; each holds about 6 MiB."""
+    queue_depth: int = 10_000
+    """Requests that may wait for one revision, as in Knative's activator."""
+    start_timeout_s: float = 120.0
+    """How long a replica may take to become ready."""
+    drain_s: float = 30.0
+    """How long what is in flight may take when the engine or a model is stopped."""
+    tick: bool = True
+    """Off where a test makes time pass itself, by `tick` and `report`."""
+    runtimes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_RUNTIMES)
+
+
+class LocalEngine(Engine):
+    """See the port for the promises. `locate` gives an artifact's file by digest, and whether it is baked."""
+
+    def __init__(
+        self,
+        *,
+        locate: Callable[[str], tuple[Path, bool]],
+        settings: LocalSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._locate = locate
+        self._settings = settings
+        self._budget = Budget(settings.capacity)
+        self._runner_settings = RunnerSettings(
+            queue_depth=settings.queue_depth,
+            start_timeout_s=settings.start_timeout_s,
+            cores=len(os.sched_getaffinity(0)),
+        )
+        self._zygotes: dict[str, Zygote] = {}
+        self._runners: dict[RevisionKey, Runner] = {}
+        self._services: dict[ServiceKey, Service] = {}
+        self._awake: dict[Runner, None] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        for name, factory in self._settings.runtimes.items():
+            self._zygotes[name] = Zygote(
+                runtime_command(factory), spares=self._settings.spares, environment=zygote_environment()
+            )
+        for zygote in self._zygotes.values():
+            await zygote.start()
+        self._loops.append(self._loop.create_task(self._every(SWEEP_S, self.sweep)))
+        if self._settings.tick:
+            self._loops.append(self._loop.create_task(self._every(REPORT_S, self.report)))
+            self._loops.append(self._loop.create_task(self._every(TICK_S, self.tick)))
+
+    async def stop(self) -> None:
+        for runner in list(self._runners.values()):
+            self._close(runner)
+        self._services.clear()
+        while self._closing:
+            await asyncio.wait(self._closing)
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        for zygote in self._zygotes.values():
+            await zygote.stop()
+
+    async def apply(self, service: Service) -> None:
+        self._services[service.key] = service
+        reachable = {target.revision for target in service.traffic if target.percent > 0}
+        wanted = {RevisionKey(service.key, r.name): r for r in service.revisions}
+        for key in [k for k in self._runners if k.service == service.key and k not in wanted]:
+            self._close(self._runners[key])
+        for key, revision in wanted.items():
+            runner = self._runners.get(key)
+            if runner is None:
+                runner = self._runners[key] = Runner(
+                    key,
+                    revision,
+                    service.scaling,
+                    reachable=key.name in reachable,
+                    zygote=self._zygote(revision.runtime),
+                    locate=self._locate,
+                    budget=self._budget,
+                    make_room=self._make_room,
+                    on_awake=self._wake,
+                    on_freed=self._freed,
+                    settings=self._runner_settings,
+                    clock=self._clock,
+                )
+            else:
+                runner.update(revision, service.scaling, reachable=key.name in reachable)
+            if not revision.proven or service.scaling.min_scale or runner.active:
+                self._wake(runner)
+                runner.tick()
+
+    async def delete(self, key: ServiceKey) -> None:
+        self._services.pop(key, None)
+        closing = [self._close(runner) for k, runner in list(self._runners.items()) if k.service == key]
+        if closing:
+            await asyncio.wait(closing)
+
+    def status(self, key: ServiceKey) -> ServiceStatus:
+        service = self._services.get(key)
+        if service is None:
+            return ServiceStatus(key, ())
+        return ServiceStatus(key, tuple(self._runners[RevisionKey(key, r.name)].status() for r in service.revisions))
+
+    def log(self, key: RevisionKey, lines: int) -> list[str]:
+        runner = self._runners.get(key)
+        return runner.log(lines) if runner else []
+
+    def lease(self, revision: RevisionKey, deadline: float) -> Lease:
+        runner = self._runners.get(revision)
+        if runner is None:
+            raise NotFound("there is no such revision")
+        return Lease(runner, deadline, self._loop)
+
+    def figures(self) -> EngineFigures:
+        awake = list(self._awake)
+        return EngineFigures(
+            wanted={r.key: r.wanted for r in awake},
+            ready={r.key: r.ready for r in awake},
+            queued={r.key: len(r.waiters) for r in awake},
+            activations=sum(r.activations for r in self._runners.values()),
+        )
+
+    # Time passing: the loops call these; a test may.
+
+    def tick(self) -> None:
+        """One autoscaler decision for every revision that is not asleep."""
+        for runner in list(self._awake):
+            runner.tick()
+            if not runner.active:
+                del self._awake[runner]
+
+    def report(self) -> None:
+        """Close a second of measuring for every revision that is not asleep."""
+        now = self._clock()
+        for runner in list(self._awake):
+            if runner.scaler.report(now):
+                runner.tick()
+
+    def sweep(self) -> None:
+        """Enforce the deadlines of what waits or runs."""
+        now = self._loop.time()
+        for runner in list(self._awake):
+            runner.check_deadlines(now)
+
+    async def _every(self, seconds: float, what: Callable[[], None]) -> None:
+        due = self._loop.time()
+        while True:
+            due = max(due + seconds, self._loop.time())
+            await asyncio.sleep(due - self._loop.time())
+            try:
+                what()
+            except Exception:
+                logger.exception("engine_loop_failed", extra={"loop": what.__name__})
+
+    # What runners ask of the machine.
+
+    def _wake(self, runner: Runner) -> None:
+        self._awake[runner] = None
+
+    def _freed(self) -> None:
+        for runner in list(self._awake):
+            if runner.starved:
+                runner.converge()
+
+    def _make_room(self, hungry: Runner, size: int) -> bool:
+        """Put idle replicas of others to sleep, longest idle first, until `size` fits; False when there are too few."""
+        idle: list[tuple[float, Runner, Replica]] = [
+            (replica.idle_since, runner, replica)
+            for runner in self._awake
+            if runner is not hungry
+            for replica in runner.idle_replicas()
+        ]
+        for _, runner, replica in sorted(idle, key=lambda entry: entry[0]):
+            runner.sleep_idle(replica)
+            logger.info("replica_evicted", extra={"revision": str(runner.key), "for": str(hungry.key)})
+            # Its memory is given back when the process is gone; `_freed` then lets the hungry one try again.
+            size -= runner.size
+            if size <= 0:
+                break
+        return False
+
+    def _zygote(self, runtime: str) -> Spawner:
+        return self._zygotes.get(runtime) or MissingRuntime(runtime)
+
+    def _close(self, runner: Runner) -> asyncio.Task[None]:
+        self._runners.pop(runner.key, None)
+        task = self._loop.create_task(self._drain(runner))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    async def _drain(self, runner: Runner) -> None:
+        await runner.close(drain_s=self._settings.drain_s)
+        self._awake.pop(runner, None)

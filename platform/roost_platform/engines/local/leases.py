@@ -1,0 +1,78 @@
+"""A lease: one request's right to one slot of one replica."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from roost_platform.engines.local.replica import Call, Replica
+from roost_platform.engines.local.runner import Runner
+from roost_platform.engines.port import Upstream, UpstreamRequest, UpstreamResponse
+
+
+class Lease(Upstream):
+    """Entered, it has waited for a slot; left, the slot is free again, or will be when the replica lets go of it."""
+
+    __slots__ = ("_call", "_deadline", "_loop", "_replica", "_runner", "cold_start_us", "queue_us")
+
+    def __init__(self, runner: Runner, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._runner = runner
+        self._deadline = deadline
+        self._loop = loop
+        self._replica: Replica | None = None
+        self._call: Call | None = None
+        self.queue_us = 0
+        self.cold_start_us = 0
+
+    async def __aenter__(self) -> Self:
+        runner = self._runner
+        runner.arrived()
+        replica = None if runner.waiters else runner.take_slot()
+        if replica is None:
+            replica = await self._wait()
+        self._replica = replica
+        return self
+
+    async def _wait(self) -> Replica:
+        runner, loop = self._runner, self._loop
+        since = loop.time()
+        cold = runner.ready == 0
+        try:
+            waiter = runner.enqueue(self._deadline)
+        except BaseException:
+            runner.left()
+            raise
+        try:
+            replica = await waiter.future
+        except TimeoutError:
+            runner.left()
+            raise runner.too_late() from None
+        except asyncio.CancelledError:
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+                waiter.future.result().release()  # the slot came in the same turn as the cancellation
+            else:
+                runner.left()
+            raise
+        except BaseException:
+            runner.left()
+            raise
+        self.queue_us = int((loop.time() - since) * 1e6)
+        if cold:
+            self.cold_start_us = max(0, int((min(replica.ready_at, loop.time()) - since) * 1e6))
+        return replica
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        assert self._replica is not None, "a lease is used inside its context"
+        assert self._call is None, "a lease is for one request"
+        call = self._call = self._replica.call(request, self._deadline)
+        return await call.future
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        replica, call = self._replica, self._call
+        if replica is None:
+            return
+        if call is None:
+            replica.release()
+        elif kind is asyncio.CancelledError:
+            replica.abandon(call)

@@ -1,0 +1,389 @@
+"""One revision on this machine: its replicas, the requests that wait for one, and how many there should be."""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from roost_platform.autoscaling.revision import RevisionScaler
+from roost_platform.domain.errors import DeadlineExceeded, RoostError, Unavailable
+from roost_platform.domain.scaling import ScalingPolicy
+from roost_platform.domain.services import Readiness, Revision, RevisionKey, RevisionStatus
+from roost_platform.engines.local.budget import Budget, replica_bytes
+from roost_platform.engines.local.replica import Replica, State
+from roost_platform.engines.local.zygote import RUNTIME_MISSING, Spawner
+
+logger = logging.getLogger(__name__)
+
+MAX_BACKOFF_S = 60.0
+FIRST_BACKOFF_S = 0.5
+LOG_LINES = 500
+_STATUS_LOG_LINES = 20
+_END_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    queue_depth: int
+    """Requests that may wait for one revision; the next is refused."""
+    start_timeout_s: float
+    """How long a replica may take to become ready."""
+    cores: int
+    """Requests that one replica computes at once when its concurrency is not limited."""
+
+
+class Waiter:
+    """A request in the queue of its revision."""
+
+    __slots__ = ("deadline", "future")
+
+    def __init__(self, future: asyncio.Future[Replica], deadline: float) -> None:
+        self.future = future
+        self.deadline = deadline
+
+
+class Runner:
+    """Runs one revision. Everything happens on the event loop.
+
+    Deadlines and delays are seconds of the loop's clock; `clock` is the autoscaler's, which a test may move.
+    """
+
+    def __init__(
+        self,
+        key: RevisionKey,
+        revision: Revision,
+        policy: ScalingPolicy,
+        *,
+        reachable: bool,
+        zygote: Spawner,
+        locate: Callable[[str], tuple[Path, bool]],
+        budget: Budget,
+        make_room: Callable[["Runner", int], bool],
+        on_awake: Callable[["Runner"], None],
+        on_freed: Callable[[], None],
+        settings: RunnerSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self.key = key
+        self.revision = revision
+        self.policy = policy
+        self.scaler = RevisionScaler(
+            policy, reachable=reachable or not revision.proven, now=clock(), proven=revision.proven
+        )
+        self.replicas: list[Replica] = []
+        self.waiters: deque[Waiter] = deque()
+        self.wanted = 0
+        self.activations = 0
+        self.size = replica_bytes(measured=revision.memory_bytes, artifact=revision.size)
+        self._zygote = zygote
+        self._locate = locate
+        self._budget = budget
+        self._make_room = make_room
+        self._on_awake = on_awake
+        self._on_freed = on_freed
+        self._settings = settings
+        self._starting = 0
+        self._starts: set[asyncio.Task[None]] = set()
+        self._failures = 0
+        self._retry_at = 0.0
+        self._failure: tuple[str, str] | None = None
+        self._proven = revision.proven
+        self._changed = asyncio.Event()
+        self.starved = False
+        self._evicted = False
+        self._run_us = 0
+        self._lines: deque[str] | None = None
+        self.waking_since: float | None = None
+        self.closed = False
+
+    # Leasing.
+
+    def take_slot(self) -> Replica | None:
+        """The least loaded ready replica with a free slot, its slot taken; None when there is none."""
+        limit = self.policy.container_concurrency
+        best: Replica | None = None
+        for replica in self.replicas:
+            if replica.state is State.READY and (best is None or replica.inflight < best.inflight):
+                best = replica
+        if best is None or (limit and best.inflight >= limit):
+            return None
+        best.inflight += 1
+        return best
+
+    def arrived(self) -> None:
+        """A request for this revision came in: count it, and wake the revision when it sleeps."""
+        self._evicted = False
+        if self.scaler.request_in(self._clock()):
+            self._on_awake(self)
+            self.tick()
+
+    def left(self) -> None:
+        """A request's slot is free again, or it never got one."""
+        self.scaler.request_out(self._clock())
+
+    def enqueue(self, deadline: float) -> Waiter:
+        """Join the queue. Raises Unavailable when it is full or when nothing is going to serve it soon."""
+        if len(self.waiters) >= self._settings.queue_depth:
+            raise Unavailable("too many requests wait for this model", code="queue_full", retry_after_s=1)
+        if self.closed or (self._failure and not self._hopeful() and self._loop.time() < self._retry_at):
+            raise self._unavailable()
+        waiter = Waiter(self._loop.create_future(), deadline)
+        self.waiters.append(waiter)
+        if not self._hopeful():
+            self._on_awake(self)
+            self.wanted = max(self.wanted, 1)
+            self.converge()
+        return waiter
+
+    def _hopeful(self) -> bool:
+        """Whether some replica serves or is on its way."""
+        return self._starting > 0 or any(r.state in (State.STARTING, State.READY) for r in self.replicas)
+
+    def too_late(self) -> RoostError:
+        """Why a request in the queue got no replica before its deadline."""
+        if self.starved and not self.ready:
+            return Unavailable(
+                "this machine has no memory or cores left for another model", code="no_capacity", retry_after_s=1
+            )
+        return DeadlineExceeded("no replica was free within the request's time")
+
+    def serve_waiters(self) -> None:
+        """Give free slots to those who wait, oldest first."""
+        waiters = self.waiters
+        while waiters:
+            if waiters[0].future.done():
+                waiters.popleft()
+                continue
+            replica = self.take_slot()
+            if replica is None:
+                return
+            waiters.popleft().future.set_result(replica)
+
+    def check_deadlines(self, now: float) -> None:
+        for replica in list(self.replicas):
+            if replica.inflight:
+                replica.check_deadlines(now)
+        for waiter in self.waiters:
+            if now >= waiter.deadline and not waiter.future.done():
+                waiter.future.set_exception(TimeoutError())
+        while self.waiters and self.waiters[0].future.done():
+            self.waiters.popleft()
+
+    # Scaling.
+
+    @property
+    def ready(self) -> int:
+        return sum(1 for r in self.replicas if r.state is State.READY)
+
+    @property
+    def active(self) -> bool:
+        """Whether the autoscaler has anything to do here."""
+        return bool(self.replicas or self._starting or self.waiters or self.wanted)
+
+    def tick(self) -> None:
+        """One decision of the autoscaler, then make it so."""
+        if self.closed:
+            return
+        self.wanted = self.scaler.tick(self._clock(), self.ready)
+        if self._evicted:
+            self.wanted = 0
+        elif self.waiters and self.wanted == 0:
+            self.wanted = 1
+        self.converge()
+
+    def converge(self) -> None:
+        """Start or drain replicas until there are as many as wanted."""
+        current = [r for r in self.replicas if r.state in (State.STARTING, State.READY)]
+        missing = self.wanted - len(current) - self._starting
+        for _ in range(missing):
+            if not self._start_one():
+                break
+        if missing < 0:
+            idle_first = sorted(current, key=lambda r: (r.state is State.READY, r.inflight))
+            for replica in idle_first[:-missing]:
+                replica.drain()
+
+    def _start_one(self) -> bool:
+        now = self._loop.time()
+        if now < self._retry_at or self.closed:
+            return False
+        self.starved = not self._budget.fits(self.size) and not self._make_room(self, self.size)
+        if self.starved:
+            return False
+        if self.waking_since is None and not self.ready:
+            self.waking_since = now
+            self.activations += 1
+        self._budget.take(self.size)
+        self._starting += 1
+        task = self._loop.create_task(self._start())
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+        return True
+
+    async def _start(self) -> None:
+        replica: Replica | None = None
+        failure: tuple[str, str] | None = None
+        try:
+            path, baked = self._locate(self.revision.digest)
+            replica = await self._zygote.take()
+            replica.on_slot_free = self._slot_free
+            replica.on_gone = self._gone
+            replica.on_asks_to_drain = self._drain_and_replace
+            self.replicas.append(replica)
+            replica.assign(self._assignment(path, baked=baked), self._log)
+        except (RoostError, OSError) as error:
+            self._budget.give_back(self.size)
+            failure = _cannot_start(error)
+        finally:
+            self._starting -= 1
+        if failure is not None:
+            self._failed(*failure)
+        elif replica is not None and await replica.wait_ready(self._settings.start_timeout_s):
+            self._became_ready(replica)
+
+    def _assignment(self, path: Path, *, baked: bool) -> dict[str, object]:
+        return {
+            "name": self.key.service.model,
+            "version": str(self.revision.version),
+            "path": str(path),
+            "baked": baked,
+            "slots": self.policy.container_concurrency or self._settings.cores,
+            "max_batch_size": self.revision.max_batch_size,
+            "run_us": self._run_us,
+        }
+
+    def _became_ready(self, replica: Replica) -> None:
+        self._failures, self._retry_at, self._failure, self._proven = 0, 0.0, None, True
+        self._run_us = replica.run_us
+        self.waking_since = None
+        if self.closed:
+            replica.drain()
+        self.serve_waiters()
+
+    def _slot_free(self, replica: Replica) -> None:
+        self.left()
+        if self.waiters:
+            self.serve_waiters()
+        if self.closed:
+            self._changed.set()
+
+    def _drain_and_replace(self, replica: Replica) -> None:
+        """Something outside told the process to stop: let it finish, and have another take its place."""
+        replica.drain()
+        self.converge()
+
+    def _gone(self, replica: Replica) -> None:
+        was_draining = replica.state_before_gone is State.DRAINING
+        self.replicas.remove(replica)
+        self._budget.give_back(self.size)
+        self._on_freed()
+        self._changed.set()
+        if was_draining and replica.failure is None:
+            return
+        task = self._loop.create_task(self._explain(replica))
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+
+    async def _explain(self, replica: Replica) -> None:
+        """A replica died on its own: find out how, then replace it."""
+        await asyncio.wait([replica.exit_code], timeout=0.2)
+        reason, message = replica.why_gone()
+        self._log(f"replica {replica.pid} ended: {reason}: {message}")
+        logger.warning("replica_lost", extra={"revision": str(self.key), "pid": replica.pid, "reason": reason})
+        if not replica.was_ready:
+            self._failed(reason, message)
+        if self.wanted and not self.closed:
+            self.tick()
+
+    def _failed(self, reason: str, message: str) -> None:
+        """A start failed: wait longer each time, and let nobody wait for nothing."""
+        self._failures += 1
+        backoff = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), MAX_BACKOFF_S)
+        self._retry_at = self._loop.time() + backoff
+        self._failure = (reason, message)
+        if not self._hopeful():
+            self._refuse_waiters(self._unavailable())
+
+    def _unavailable(self) -> Unavailable:
+        reason, message = self._failure or ("Stopped", "it is being stopped")
+        wait = max(self._retry_at - self._loop.time(), 0.1)
+        return Unavailable(f"the model cannot serve now ({reason}: {message})", code="not_ready", retry_after_s=wait)
+
+    def _refuse_waiters(self, error: Exception) -> None:
+        while self.waiters:
+            future = self.waiters.popleft().future
+            if not future.done():
+                future.set_exception(error)
+
+    # Change and end.
+
+    def update(self, revision: Revision, policy: ScalingPolicy, *, reachable: bool) -> None:
+        self.revision = revision
+        self.policy = policy
+        self.scaler.update(policy, reachable=reachable or not self._proven)
+
+    def idle_replicas(self) -> list[Replica]:
+        """Ready replicas that do nothing and that no min-scale holds: they may be put to sleep to make room."""
+        idle = [r for r in self.replicas if r.state is State.READY and r.inflight == 0]
+        return idle if not self.waiters and self.policy.min_scale == 0 else []
+
+    def sleep_idle(self, replica: Replica) -> None:
+        """Give room to others: this replica goes to sleep now; the next request wakes another."""
+        self._evicted = True
+        self.wanted = max(0, self.wanted - 1)
+        replica.drain()
+
+    async def close(self, *, drain_s: float) -> None:
+        """Serve out what is in flight or waiting, for at most `drain_s` seconds, then end every replica."""
+        self.closed = True
+        end = self._loop.time() + drain_s
+        await self._until(lambda: not self.waiters and not any(r.inflight for r in self.replicas), end)
+        self._refuse_waiters(Unavailable("the model is being stopped", code="stopping", retry_after_s=1))
+        for replica in list(self.replicas):
+            replica.drain()
+            if replica.inflight:
+                replica.kill()
+        await self._until(lambda: not self.replicas and not self._starting, end + _END_GRACE_S)
+        for replica in list(self.replicas):
+            replica.kill()
+
+    async def _until(self, condition: Callable[[], bool], end: float) -> None:
+        while not condition() and (left := end - self._loop.time()) > 0:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+
+    # What people see.
+
+    def status(self) -> RevisionStatus:
+        ready = self.ready
+        reason = message = ""
+        readiness = Readiness.TRUE if (self._proven and not (self._failure and not ready)) else Readiness.UNKNOWN
+        if self._failure and not ready:
+            readiness = Readiness.FALSE
+            reason, message = self._failure
+        elif self.starved and not ready:
+            reason, message = "InsufficientCapacity", "this machine has no memory or cores left for another replica"
+        elif readiness is Readiness.UNKNOWN:
+            reason, message = "Deploying", "the first replica is being started"
+        log = tuple(self.log(_STATUS_LOG_LINES))
+        return RevisionStatus(self.key.name, readiness, reason, message, self.wanted, ready, log)
+
+    def log(self, lines: int) -> list[str]:
+        return list(self._lines or ())[-lines:]
+
+    def _log(self, line: str) -> None:
+        if self._lines is None:
+            self._lines = deque(maxlen=LOG_LINES)
+        self._lines.append(line)
+
+
+def _cannot_start(error: Exception) -> tuple[str, str]:
+    if not isinstance(error, RoostError):
+        return ("ArtifactMissing", "the model's file cannot be read")
+    return ("RuntimeMissing" if error.code == RUNTIME_MISSING else "CannotStart", error.message)

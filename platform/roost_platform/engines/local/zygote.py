@@ -1,0 +1,222 @@
+"""The engine's side of a zygote: starts it, asks it for children, keeps a few spares ahead."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from roost_platform.domain.errors import Unavailable
+from roost_platform.engines.local.replica import Replica, State
+
+logger = logging.getLogger(__name__)
+
+REFILL_DELAY_S = 0.05
+"""Spares are made again this long after one was taken, so that forking never competes with the wake itself."""
+
+_START_TIMEOUT_S = 30.0
+
+RUNTIME_MISSING = "runtime_missing"
+
+
+class Spawner(Protocol):
+    """Where a runner gets its replicas."""
+
+    async def take(self) -> Replica:
+        """A spare that lives. Raises Unavailable when none can be had."""
+
+
+class MissingRuntime:
+    """Stands where a runtime should be that this engine does not have."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def take(self) -> Replica:
+        raise Unavailable(f"this engine has no runtime {self._name!r}", code=RUNTIME_MISSING)
+
+
+class Zygote:
+    """One zygote process and its spares. A lost zygote takes its children along and is started again on need."""
+
+    def __init__(self, command: Sequence[str], *, spares: int, environment: dict[str, str]) -> None:
+        self._command = list(command)
+        self._wanted_spares = spares
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+        self._loop = asyncio.get_running_loop()
+        self._spares: deque[Replica] = deque()
+        self._asked: deque[asyncio.Future[Replica]] = deque()
+        self._forking = 0
+        self._children: dict[int, Replica] = {}
+        self._starting = asyncio.Lock()
+        self._up: asyncio.Future[None] | None = None
+        self._refill_timer: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    @property
+    def children(self) -> int:
+        return len(self._children)
+
+    async def start(self) -> None:
+        """Start the process if it is not there; returns when it can fork. Raises Unavailable when it cannot."""
+        async with self._starting:
+            if self._control is not None or self._stopped:
+                return
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    "--control-fd",
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                    env=self._environment,
+                    stdin=asyncio.subprocess.DEVNULL,
+                )
+            ours.setblocking(False)
+            self._control = ours
+            self._up = self._loop.create_future()
+            self._loop.add_reader(ours, self._on_message)
+            try:
+                await asyncio.wait_for(asyncio.shield(self._up), _START_TIMEOUT_S)
+            except TimeoutError:
+                self._lost()
+                raise Unavailable(
+                    "the runtime could not be started; is it installed? (pip install 'roost[runtime]')",
+                    code=RUNTIME_MISSING,
+                    retry_after_s=5,
+                ) from None
+            logger.info("zygote_started", extra={"pid": self._process.pid})
+            self._refill()
+
+    async def take(self) -> Replica:
+        """A spare that lives; forks one when none is ahead."""
+        while self._spares:
+            replica = self._spares.popleft()
+            if replica.state is State.SPARE:
+                self._refill_later()
+                return replica
+        if self._control is None:
+            await self.start()
+        future: asyncio.Future[Replica] = self._loop.create_future()
+        self._asked.append(future)
+        self._fork()
+        return await future
+
+    async def stop(self) -> None:
+        """End the zygote; the kernel ends its children with it."""
+        self._stopped = True
+        if self._refill_timer is not None:
+            self._refill_timer.cancel()
+        process = self._process
+        self._lost()
+        if process is not None:
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
+        await asyncio.gather(*(child.gone.wait() for child in list(self._children.values())))
+
+    def _fork(self) -> None:
+        if self._control is None:
+            return
+        self._forking += 1
+        try:
+            self._control.send(b"fork")
+        except OSError:
+            self._lost()
+
+    def _refill_later(self) -> None:
+        if self._refill_timer is None and not self._stopped:
+            self._refill_timer = self._loop.call_later(REFILL_DELAY_S, self._refill)
+
+    def _refill(self) -> None:
+        self._refill_timer = None
+        while len(self._spares) + self._forking - len(self._asked) < self._wanted_spares and self._control is not None:
+            self._fork()
+
+    def _on_message(self) -> None:
+        assert self._control is not None
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self._control, 4096, 3)
+        except BlockingIOError:
+            return
+        except OSError:
+            message, descriptors = b"", []
+        if not message:
+            self._lost()
+            return
+        document = json.loads(message)
+        if "forked" in document:
+            self._forking -= 1
+            task = self._loop.create_task(self._adopt(document["forked"], descriptors))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+        elif "exited" in document:
+            child = self._children.pop(document["exited"], None)
+            if child is not None:
+                child.exited(document["code"])
+        elif "failed" in document:
+            self._forking -= 1
+            self._refuse(Unavailable("no process could be started for the model", code="fork_failed", retry_after_s=1))
+        elif self._up is not None and not self._up.done():
+            self._up.set_result(None)
+
+    async def _adopt(self, pid: int, descriptors: Sequence[int]) -> None:
+        link, pidfd, output = descriptors
+        replica = Replica(pid=pid, pidfd=pidfd, output=output)
+        self._children[pid] = replica
+        await replica.connect(socket.socket(fileno=link))
+        while self._asked:
+            future = self._asked.popleft()
+            if not future.done():
+                future.set_result(replica)
+                return
+        self._spares.append(replica)
+
+    def _refuse(self, error: Exception) -> None:
+        while self._asked:
+            future = self._asked.popleft()
+            if not future.done():
+                future.set_exception(error)
+                return
+
+    def _lost(self) -> None:
+        """The zygote is gone, and with it every child; the next `take` starts another."""
+        control, self._control = self._control, None
+        if control is None:
+            return
+        self._loop.remove_reader(control)
+        control.close()
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._forking = 0
+        self._spares.clear()
+        for child in self._children.values():
+            child.exited(-signal.SIGKILL)
+        if not self._stopped:
+            self._children.clear()
+            logger.warning("zygote_lost")
+        while self._asked:
+            self._refuse(Unavailable("the runtime was restarted", code="runtime_restarted", retry_after_s=1))
+
+
+def zygote_environment() -> dict[str, str]:
+    """What the zygote may know: nothing of the gateway's settings or secrets."""
+    kept = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "ORT_DISABLE_TELEMETRY": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def runtime_command(model_factory: str) -> list[str]:
+    return [sys.executable, "-m", "roost_runtimes.zygote", "--model-factory", model_factory]

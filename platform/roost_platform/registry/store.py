@@ -1,0 +1,153 @@
+"""Where artifacts live, by digest; and beside them the models baked from them, by build and digest."""
+
+import errno
+import os
+import re
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from roost_platform.domain.errors import StorageFull
+
+BAKED_MODEL = "model.onnx"
+"""The file of a baked model to open; its weights lie beside it."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_BUILD_KEY = re.compile(r"[0-9a-f]{16}")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class ArtifactStore(ABC):
+    """Immutable files by digest. What was put is whole and durable; all methods but `locate*` may block on a disk."""
+
+    @abstractmethod
+    def put(self, path: Path, digest: str) -> None:
+        """Take the file at `path`, whose sha256 is `digest`, away into the store. A digest that is there stays.
+
+        Returns when it would survive a power cut. Raises StorageFull; then nothing of it is in the store.
+        """
+
+    @abstractmethod
+    def locate(self, digest: str) -> Path | None:
+        """A readable file with these bytes, or None when the store does not hold them."""
+
+    @abstractmethod
+    def delete(self, digest: str) -> None:
+        """Remove an artifact and everything baked from it; unknown digests are fine."""
+
+    @abstractmethod
+    def digests(self) -> set[str]:
+        """All that is held."""
+
+    @abstractmethod
+    def put_baked(self, folder: Path, digest: str, build_key: str) -> None:
+        """Take a folder with a baked model away into the store, in place of one that is there. Raises StorageFull."""
+
+    @abstractmethod
+    def locate_baked(self, digest: str, build_key: str) -> Path | None:
+        """The baked model to open, its weights beside it, or None when this build has none."""
+
+    @abstractmethod
+    def sweep_baked(self, build_key: str | None, keep: set[str]) -> int:
+        """Remove baked models of other builds (None = whatever the build) and of other artifacts; how many went."""
+
+
+class DiskStore(ArtifactStore):
+    """A folder: `artifacts/sha256/ab/<digest>` and `baked/<build key>/<digest>/`, on one file system with staging."""
+
+    def __init__(self, folder: Path) -> None:
+        self._artifacts = folder / "artifacts" / "sha256"
+        self._baked = folder / "baked"
+
+    def put(self, path: Path, digest: str) -> None:
+        target = self._file(digest)
+        if target.exists():
+            path.unlink()
+            return
+        try:
+            _make_durable_folder(target.parent)
+            path.chmod(0o400)
+            _sync(path)
+            path.rename(target)
+            _sync(target.parent)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise _full_or_same(error) from error
+
+    def locate(self, digest: str) -> Path | None:
+        target = self._file(digest)
+        return target if target.exists() else None
+
+    def delete(self, digest: str) -> None:
+        self._file(digest).unlink(missing_ok=True)
+        for build in _entries(self._baked):
+            shutil.rmtree(build / _digest(digest), ignore_errors=True)
+
+    def digests(self) -> set[str]:
+        return {file.name for prefix in _entries(self._artifacts) for file in _entries(prefix)}
+
+    def put_baked(self, folder: Path, digest: str, build_key: str) -> None:
+        target = self._baked_folder(digest, build_key)
+        try:
+            _make_durable_folder(target.parent)
+            for file in folder.iterdir():
+                file.chmod(0o400)
+                _sync(file)
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)
+            _sync(target.parent)
+        except OSError as error:
+            raise _full_or_same(error) from error
+
+    def locate_baked(self, digest: str, build_key: str) -> Path | None:
+        target = self._baked_folder(digest, build_key) / BAKED_MODEL
+        return target if target.exists() else None
+
+    def sweep_baked(self, build_key: str | None, keep: set[str]) -> int:
+        removed = 0
+        for build in _entries(self._baked):
+            for model in _entries(build):
+                if model.name not in keep or build_key not in (None, build.name):
+                    shutil.rmtree(model, ignore_errors=True)
+                    removed += 1
+            if build_key not in (None, build.name):
+                shutil.rmtree(build, ignore_errors=True)
+        return removed
+
+    def _file(self, digest: str) -> Path:
+        return self._artifacts / digest[:2] / _digest(digest)
+
+    def _baked_folder(self, digest: str, build_key: str) -> Path:
+        if not _BUILD_KEY.fullmatch(build_key):
+            raise ValueError("not a build key")
+        return self._baked / build_key / _digest(digest)
+
+
+def _digest(digest: str) -> str:
+    """Digests become paths: nothing else may."""
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError("not a sha256 digest")
+    return digest
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _make_durable_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_durable_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _full_or_same(error: OSError) -> Exception:
+    return StorageFull("the disk that holds models is full") if error.errno in _FULL else error

@@ -1,0 +1,106 @@
+"""What a process that handles tenants' models gives up: the network, other programs, other processes.
+
+An ONNX file is a program, and the libraries that run it have had memory-safety bugs. The seccomp filter here takes away
+what such a bug would be used for. It needs no privilege; where the kernel lacks it the functions say so by returning
+False, and the caller decides. Linux only; numbers are from the kernel's own system call tables.
+"""
+
+import ctypes
+import os
+import platform
+import struct
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
+
+_ALLOW = 0x7FFF0000
+_DENY = 0x00050000 | 1  # EPERM
+_ABSENT = 0x00050000 | 38  # ENOSYS: glibc then falls back from clone3 to clone, whose flags a filter can read
+
+_LD, _JEQ, _JSET, _JGE, _RET = 0x20, 0x15, 0x45, 0x35, 0x06
+_OFFSET_NR, _OFFSET_ARCH, _OFFSET_ARG0 = 0, 4, 16
+_CLONE_THREAD = 0x10000
+
+# Sockets, programs, other processes' memory and signals, mounts, namespaces, keys, and io_uring (which could do the rest).
+_DENIED = {
+    "x86_64": (
+        41, 42, 43, 49, 50, 288,  # socket connect accept bind listen accept4
+        57, 58, 59, 322,  # fork vfork execve execveat
+        62, 200, 424, 438,  # kill tkill pidfd_send_signal pidfd_getfd
+        101, 310, 311,  # ptrace process_vm_readv process_vm_writev
+        155, 161, 165, 166, 272, 308,  # pivot_root chroot mount umount2 unshare setns
+        246, 248, 249, 250, 298, 304, 321, 323,  # kexec_load *key* perf_event_open open_by_handle_at bpf userfaultfd
+        425, 426, 427,  # io_uring
+    ),
+    "aarch64": (
+        198, 203, 202, 200, 201, 242,
+        221, 281,
+        129, 130, 424, 438,
+        117, 270, 271,
+        41, 51, 40, 39, 97, 268,
+        104, 217, 218, 219, 241, 265, 280, 282,
+        425, 426, 427,
+    ),
+}  # fmt: skip
+_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_CLONE3 = 435
+_TGKILL = {"x86_64": 234, "aarch64": 131}
+_X32_BIT = 0x40000000
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to SIGKILL this process when the thread that forked it ends; exit if it has ended already."""
+    parent = os.getppid()
+    _prctl(_PR_SET_PDEATHSIG, 9)
+    if parent != os.getppid() or parent == 1:
+        os._exit(0)
+
+
+def set_process_name(name: str) -> None:
+    """Show `name` (cut to 15 bytes) as this process's name in ps and top."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+
+
+def forbid_network_and_exec() -> bool:
+    """Give up sockets, other programs and other processes, for good. Threads and open descriptors still work.
+
+    Returns False where the kernel or the processor is not supported; nothing has changed then.
+    """
+    machine = platform.machine()
+    if machine not in _ARCH or _prctl(_PR_SET_NO_NEW_PRIVS, 1) != 0:
+        return False
+    program = b"".join(_filter(machine, os.getpid()))
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = ctypes.create_string_buffer(
+        struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)), struct.calcsize("HxxxxxxP")
+    )
+    return _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(header)) == 0
+
+
+def _filter(machine: str, pid: int) -> list[bytes]:
+    """The BPF program, one 8-byte instruction an element; jumps are relative to the next instruction."""
+
+    def op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("HBBI", code, if_true, if_false, value)
+
+    deny, absent, allow = op(_RET, _DENY), op(_RET, _ABSENT), op(_RET, _ALLOW)
+    program = [op(_LD, _OFFSET_ARCH), op(_JEQ, _ARCH[machine], 1, 0), deny, op(_LD, _OFFSET_NR)]
+    if machine == "x86_64":
+        program += [op(_JGE, _X32_BIT, 0, 1), deny]
+    for number in _DENIED[machine]:
+        program += [op(_JEQ, number, 0, 1), deny]
+    program += [op(_JEQ, _CLONE3, 0, 1), absent]
+    program += [op(_JEQ, _CLONE[machine], 0, 3), op(_LD, _OFFSET_ARG0), op(_JSET, _CLONE_THREAD, 5, 0), deny]
+    # abort() signals its own process; any other target is refused.
+    program += [op(_JEQ, _TGKILL[machine], 0, 3), op(_LD, _OFFSET_ARG0), op(_JEQ, pid, 1, 0), deny]
+    return [*program, allow]
+
+
+def _prctl(option: int, *arguments: object) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    padded = [*arguments, 0, 0, 0, 0][:4]
+    return int(libc.prctl(option, *[ctypes.c_ulong(a) if isinstance(a, int) else a for a in padded]))

@@ -1,0 +1,170 @@
+"""Serves one model over HTTP until it is told to stop: the program inside a runtime's container.
+
+listen (live, not ready) ─▶ check the digest, load, warm up ─▶ ready ─▶ SIGTERM: drain ─▶ exit 0
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from roost_runtimes.core import Core, Limits
+from roost_runtimes.http_door import HttpDoor
+from roost_runtimes.model import ModelError
+
+logger = logging.getLogger(__name__)
+
+_KEEP_ALIVE_S = 90
+"""Longer than the gateway's pool keeps a connection, so that it is never closed under a request."""
+_QUIET_S = 0.5
+"""A draining replica leaves after this long without a request: senders need a moment to learn that it does."""
+_POLL_S = 0.05
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    model: Path
+    """The file, or a folder that holds it as model.onnx."""
+    name: str
+    version: str
+    digest: str | None = None
+    """sha256 of the file in hexadecimal; a file of another one is not loaded."""
+    baked: bool = False
+    host: str = "0.0.0.0"  # noqa: S104 - a container is reached from outside; the secret guards it
+    port: int = 8080
+    uds: Path | None = None
+    """A Unix socket to listen on instead of host and port."""
+    slots: int = 1
+    max_batch_size: int = 1
+    secret: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: on SIGTERM it would refuse late arrivals, and exit by the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(settings: Settings) -> int:
+    """Serve until stopped. Returns the exit status: 0 = drained, 1 = the model cannot be served or the port is taken."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        logger.error("cannot_listen", extra={"reason": error.strerror})  # noqa: TRY400 - the reason says it all
+        return 1
+    door = HttpDoor(settings.limits)
+    server = _Server(
+        uvicorn.Config(
+            door,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            backlog=_BACKLOG,
+        )
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    logger.info("listening", extra={"address": _address(listener)})
+    try:
+        status = await _load_and_wait(settings, door, stop)
+    finally:
+        server.should_exit = True
+        await serving
+        if door.core is not None:
+            door.core.close()
+        if settings.uds is not None:
+            settings.uds.unlink(missing_ok=True)
+    logger.info("stopped", extra={"status": status})
+    return status
+
+
+async def _load_and_wait(settings: Settings, door: HttpDoor, stop: asyncio.Event) -> int:
+    try:
+        core = await asyncio.to_thread(_load, settings)
+    except ModelError as error:
+        logger.error("model_failed", extra={"reason": error.code, "detail": error.message})  # noqa: TRY400
+        return 1
+    door.core = core
+    logger.info("model_ready", extra={"model": settings.name, "version": settings.version, "run_us": core.run_us})
+    await stop.wait()
+    logger.info("draining", extra={"inflight": door.active})
+    core.draining = True
+    clock = asyncio.get_running_loop().time
+    begin = clock()
+    while True:
+        quiet_s = clock() - max(begin, door.last_active)
+        if not door.active and quiet_s >= _QUIET_S:
+            return 0
+        await asyncio.sleep(_POLL_S)
+
+
+def _load(settings: Settings) -> Core:
+    path = settings.model / "model.onnx" if settings.model.is_dir() else settings.model
+    if not path.is_file():
+        raise ModelError("there is no model file at the path given", code="not_found")
+    if settings.digest is not None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != settings.digest.removeprefix("sha256:").lower():
+            raise ModelError(f"the model file has sha256 {digest}, not the one expected", code="wrong_digest")
+    # Here and not above, so that the door listens before the import is through.
+    from roost_runtimes.onnx_model import OnnxModel  # noqa: PLC0415
+
+    model = OnnxModel(path, name=settings.name, version=settings.version, baked=settings.baked)
+    core = Core(
+        model,
+        slots=settings.slots,
+        max_batch_size=settings.max_batch_size,
+        secret=settings.secret,
+        limits=settings.limits,
+    )
+    core.warm_up()
+    return core
+
+
+def _listen(settings: Settings) -> socket.socket:
+    if settings.uds is None:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    settings.uds.unlink(missing_ok=True)
+    previous = os.umask(0o177)  # ours alone from the moment it exists
+    try:
+        listener.bind(str(settings.uds))
+    finally:
+        os.umask(previous)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"

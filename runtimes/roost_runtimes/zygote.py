@@ -1,0 +1,134 @@
+"""The zygote: a single-threaded process with everything imported, forked into replicas.
+
+The engine starts it with one end of a SOCK_SEQPACKET pair. Each message `fork` makes one spare: a child that has its own
+link to the engine, has opened and run one small session already (so that its pages are touched), and waits to be handed a
+model. The zygote answers with the child's pid and three descriptors (link, pidfd, the child's output), and later says how
+the child ended. When the engine goes away, so does the zygote, and the kernel ends its children with it.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+from roost_runtimes import sandbox
+from roost_runtimes.link import ModelFactory, load_factory, serve_link
+from roost_runtimes.logs import configure_logs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="roost-zygote", description=__doc__)
+    parser.add_argument("--control-fd", type=int, required=True, help="inherited end of the control socket")
+    parser.add_argument("--model-factory", default="roost_runtimes.onnx_model:OnnxModel", help="module:callable")
+    options = parser.parse_args()
+    sandbox.die_with_parent()
+    sandbox.set_process_name("roost:zygote")
+    factory = load_factory(options.model_factory)
+    control = socket.socket(fileno=options.control_fd)
+    _serve(control, factory)
+    return 0
+
+
+def _serve(control: socket.socket, factory: ModelFactory) -> None:
+    wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the engine decides
+    threads = sum(1 for _ in Path("/proc/self/task").iterdir())
+    if threads != 1:
+        raise SystemExit(f"a zygote must have one thread, this one has {threads}: forking it would not be safe")
+    gc.collect()
+    gc.freeze()  # keeps the collector's marks off pages that children share
+    control.send(json.dumps({"zygote": os.getpid()}).encode())
+    while True:
+        readable, _, _ = select.select([control.fileno(), wakeup_read], [], [])
+        if wakeup_read in readable:
+            os.read(wakeup_read, 4096)
+            _reap(control)
+        if control.fileno() in readable:
+            message = control.recv(64)
+            if not message:
+                return
+            _fork_spare(control, factory, (wakeup_read, wakeup_write))
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        try:
+            control.send(json.dumps({"exited": pid, "code": os.waitstatus_to_exitcode(status)}).encode())
+        except OSError:
+            return  # the engine is gone; the next read says so
+
+
+def _fork_spare(control: socket.socket, factory: ModelFactory, inherited: tuple[int, int]) -> None:
+    engine_end, replica_end = socket.socketpair()
+    output_read, output_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        control.send(json.dumps({"failed": error.strerror or "fork failed"}).encode())
+        for descriptor in (engine_end.detach(), replica_end.detach(), output_read, output_write):
+            os.close(descriptor)
+        return
+    if pid == 0:
+        _become_spare(control, factory, inherited, (engine_end, replica_end), (output_read, output_write))
+    replica_end.close()
+    os.close(output_write)
+    pidfd = os.pidfd_open(pid)
+    message = json.dumps({"forked": pid}).encode()
+    socket.send_fds(control, [message], [engine_end.fileno(), pidfd, output_read])
+    engine_end.close()
+    os.close(pidfd)
+    os.close(output_read)
+
+
+def _become_spare(
+    control: socket.socket,
+    factory: ModelFactory,
+    inherited: tuple[int, int],
+    link: tuple[socket.socket, socket.socket],
+    output: tuple[int, int],
+) -> None:
+    """The child's life; never returns."""
+    status = 70
+    try:
+        sandbox.die_with_parent()
+        sandbox.set_process_name("roost:spare")
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(output[1], 1)
+        os.dup2(output[1], 2)
+        control.close()
+        link[0].close()
+        for descriptor in (*inherited, *output):
+            os.close(descriptor)
+        configure_logs()
+        if not sandbox.forbid_network_and_exec():
+            logging.getLogger(__name__).warning("sandbox_unavailable")
+        warm = getattr(factory, "touch", None)
+        if warm is not None:
+            warm()
+        status = serve_link(link[1], factory)
+    except BaseException:  # noqa: BLE001 - the child must not unwind into the zygote's loop
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What the metering tests share: a real SQLite ledger, ready-made events, and what the ledger holds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from roost_platform.database.connection import Database, sqlite_url
+from roost_platform.database.tables import metadata, usage_events
+from roost_platform.domain.usage import Outcome, UsageEvent
+from roost_platform.metering.journal import Journal
+
+NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
+NOON_US = int(NOON.timestamp()) * 10**6
+
+
+@contextmanager
+def sqlite_ledger(folder: Path) -> Iterator[Database]:
+    database = Database(sqlite_url(folder / "roost.sqlite"))
+    metadata.create_all(database.engine)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def append(journal: Journal, request_id: str, **changes: object) -> None:
+    values = {
+        "time_us": NOON_US,
+        "tenant": "acme",
+        "model": "iris",
+        "version": 1,
+        "outcome": Outcome.OK,
+        "status": 200,
+        "compute_us": 1500,
+        "queue_us": 20,
+        "cold_start_us": 0,
+        "bytes_in": 100,
+        "bytes_out": 60,
+        "rows": 1,
+        "request_id": request_id,
+    }
+    journal.append(**(values | changes))  # type: ignore[arg-type]
+
+
+def event(sequence: int, *, source: str = "run", time: datetime = NOON, **changes: object) -> UsageEvent:
+    values = {
+        "tenant": "acme",
+        "model": "iris",
+        "version": 1,
+        "outcome": Outcome.OK,
+        "status": 200,
+        "compute_us": 1500,
+        "queue_us": 20,
+        "cold_start_us": 0,
+        "bytes_in": 100,
+        "bytes_out": 60,
+        "rows": 1,
+        "request_id": f"r{sequence}",
+    }
+    return UsageEvent(source=source, sequence=sequence, time=time, **(values | changes))  # type: ignore[arg-type]
+
+
+def request_ids(connection: Connection) -> list[str]:
+    """Of all events in the ledger, in the order they were made in."""
+    query = select(usage_events.c.request_id).order_by(usage_events.c.source, usage_events.c.sequence)
+    return list(connection.scalars(query))
+
+
+def segments(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
