@@ -28,7 +28,7 @@ from roost_platform.domain.services import (
 )
 from roost_platform.domain.signatures import Signature
 from roost_platform.engines.local.budget import Capacity
-from roost_platform.engines.local.engine import LocalEngine, LocalSettings
+from roost_platform.engines.local.engine import TICK_S, LocalEngine, LocalSettings
 from roost_platform.engines.port import Engine, UpstreamRequest, UpstreamResponse
 
 KEY = ServiceKey("acme", "sleeper")
@@ -107,7 +107,7 @@ class Harness(ABC):
 class LocalHarness(Harness):
     def __init__(self, capacity: Capacity = Capacity(8 * GIB, 64)) -> None:
         self.capacity = capacity
-        self.now = 1000.0
+        self.now = 1000.5
         self._artifacts: dict[str, Path] = {}
         self._generation = 0
 
@@ -147,10 +147,10 @@ class LocalHarness(Harness):
         )
 
     async def pass_time(self, seconds: int) -> None:
-        for second in range(seconds):
+        for _ in range(seconds):
             self.now += 1
             self.engine.report()
-            if second % 2:
+            if int(self.now) % TICK_S == 0:
                 self.engine.tick()
             await asyncio.sleep(0)
 
@@ -164,19 +164,16 @@ class LocalHarness(Harness):
 
 def _descendants() -> list[tuple[int, str]]:
     """All live processes below this one, as (pid, name)."""
-    parents: dict[int, tuple[int, str]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+    found: list[tuple[int, str]] = []
+    parents = [os.getpid()]
+    while parents:
+        for children in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
             with suppress(OSError):
-                stat = (entry / "stat").read_text()
-                name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
-                if rest[0] != "Z":
-                    parents[int(entry.name)] = (int(rest[1]), name)
-    found, mine = [], {os.getpid()}
-    for pid in sorted(parents):
-        if parents[pid][0] in mine:
-            mine.add(pid)
-            found.append((pid, parents[pid][1]))
+                for pid in map(int, children.read_text().split()):
+                    parents.append(pid)
+                    stat = Path(f"/proc/{pid}/stat").read_text()
+                    if stat[stat.rindex(")") + 2] != "Z":
+                        found.append((pid, stat[stat.index("(") + 1 : stat.rindex(")")]))
     return found
 
 

@@ -8,18 +8,24 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from roost_gateway.access.authentication import Authenticator
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import Keys
 from roost_gateway.access.routes import Route
 from roost_gateway.access.tenants import Tenants
+from roost_gateway.api.app import ControlApi, create_api
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.settings import LimitSettings
+from roost_platform.billing.prices import default_price_books
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.services import Readiness, RevisionKey, RevisionStatus, Service, ServiceKey, ServiceStatus
 from roost_platform.domain.signatures import Signature, Tensor
 from roost_platform.domain.tenants import Quota, hash_secret
 from roost_platform.engines.port import Engine, EngineFigures, Upstream
+from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.checking import Checker
 from roost_platform.registry.registry import Registry
 from roost_platform.registry.store import DiskStore
@@ -152,6 +158,30 @@ class Parts:
         await self.deployments.settled(key)
         return number, name
 
+    def api(self, **limits: Any) -> ControlApi:
+        (self.folder / "journal").mkdir(exist_ok=True)
+        return create_api(
+            database=self.database,
+            directory=self.directory,
+            authenticator=self.authenticator,
+            tenants=self.tenants,
+            keys=self.keys,
+            registry=self.registry,
+            deployments=self.deployments,
+            engine=self.engine,
+            shipper=Shipper(journal_folder=self.folder / "journal", database=self.database),
+            books=default_price_books(),
+            limits=LimitSettings(**limits),
+            url="http://roost.test",
+            clock=self.clock,
+        )
+
+    def client(self, secret: str | None = OPERATOR_KEY, **limits: Any) -> httpx.AsyncClient:
+        """A client of the control API, in this process."""
+        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        transport = httpx.ASGITransport(self.api(**limits))
+        return httpx.AsyncClient(transport=transport, base_url="http://roost.test", headers=headers)
+
 
 def database_in(folder: Path) -> Database:
     database = Database(sqlite_url(folder / "roost.db"))
@@ -224,3 +254,12 @@ async def until(condition: Callable[[], bool]) -> None:
     """Let other tasks run until the condition holds; the test's own time limit bounds it."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.001)  # the condition is a database's or an engine's, which has no event
+
+
+def refusal(response: httpx.Response) -> tuple[int, str, str | None]:
+    """Status, code and field; checks the shape that every error has."""
+    document = response.json()
+    assert set(document) - {"field"} == {"error", "code", "request_id"}
+    assert document["request_id"] == response.headers["x-request-id"]
+    assert document["error"]
+    return response.status_code, document["code"], document.get("field")

@@ -96,7 +96,7 @@ def test_a_tenants_whole_life(roost, tmp_path):
     caller = {"ROOST_API_KEY": key["secret"]}
     ok("predict", "scores", "--data", "-", stdin=sample, environment=caller)
     forbidden = roost("delete", "scores", "--yes", environment=caller)
-    assert (forbidden.exit_code, "permission_denied" in forbidden.stderr) == (1, True)
+    assert (forbidden.exit_code, "scope" in forbidden.stderr) == (1, True)
     ok("key", "revoke", key["id"])
     assert roost("models", environment=caller).exit_code == 1
 

@@ -8,12 +8,16 @@ from metering_parts import NOON, append, event, segments
 from roost_platform.domain.errors import StorageFull
 from roost_platform.domain.usage import Outcome
 from roost_platform.metering.journal import Journal
-from roost_platform.metering.lines import COMMIT_MARK, encode, event_values, read_lines, scan
+from roost_platform.metering.lines import Stretch, encode, encode_batch, event_values, read_lines, scan
 from roost_platform.metering.segments import is_sealed
 
 
 def _batch(*sequences: int) -> bytes:
-    return b"".join(encode(event_values(event(i))) for i in sequences) + COMMIT_MARK
+    return encode_batch([encode(event_values(event(i))) for i in sequences])
+
+
+def _rows(found: Stretch) -> list[tuple[object, ...]]:
+    return read_lines(found.sound)[0] + read_lines(found.damaged)[0]
 
 
 def _sequences(rows: list[tuple[object, ...]]) -> list[object]:
@@ -27,8 +31,8 @@ async def test_events_are_in_the_file_when_written_is_done(tmp_path):
     assert (tmp_path / "run-1.jsonl").exists() is False
     await journal.written()
     found = scan((tmp_path / "run-1.jsonl").read_bytes())
-    assert found.damaged == []
-    assert found.rows == [
+    assert found.damaged == b""
+    assert _rows(found) == [
         ("run", 0, NOON, "acme", "résnet", 1, "model_error", 200, 1500, 20, 0, 100, 60, 7, "a"),
         ("run", 1, NOON, "acme", "iris", 1, "ok", 200, 1500, 20, 0, 100, 60, 1, "b"),
     ]
@@ -44,7 +48,7 @@ async def test_all_events_of_a_turn_share_one_batch(tmp_path):
         await journal.written()
 
     await asyncio.gather(*(call(f"c{i}") for i in range(20)))
-    assert (tmp_path / "run-1.jsonl").read_bytes().count(b"\n" + COMMIT_MARK) == 1
+    assert (tmp_path / "run-1.jsonl").read_bytes().count(b"\n\n") == 1
     journal.close()
 
 
@@ -79,7 +83,7 @@ async def test_with_no_sync_interval_every_turn_waits_for_the_disk_and_is_settle
         await journal.written()
     assert journal.sync_failures == 0
     journal.close()
-    rows = [row for path in tmp_path.iterdir() for row in scan(path.read_bytes()).rows]
+    rows = [row for path in tmp_path.iterdir() for row in _rows(scan(path.read_bytes()))]
     assert sorted(_sequences(rows)) == list(range(20))
 
 
@@ -126,7 +130,7 @@ async def test_calls_are_refused_while_too_much_waits_to_be_shipped(tmp_path):
     assert journal.events == 5
     assert journal.failures == 4
     journal.close()
-    assert _sequences(scan((tmp_path / "run-3.jsonl").read_bytes()).rows) == [4]
+    assert _sequences(_rows(scan((tmp_path / "run-3.jsonl").read_bytes()))) == [4]
 
 
 async def test_close_writes_what_is_left_and_refuses_more(tmp_path):
@@ -134,7 +138,7 @@ async def test_close_writes_what_is_left_and_refuses_more(tmp_path):
     append(journal, "a")
     journal.close()
     journal.close()
-    assert _sequences(scan((tmp_path / "run-1.jsonl").read_bytes()).rows) == [0]
+    assert _sequences(_rows(scan((tmp_path / "run-1.jsonl").read_bytes()))) == [0]
     with pytest.raises(RuntimeError):
         append(journal, "b")
 
@@ -147,7 +151,7 @@ async def test_an_event_that_cannot_be_encoded_leaves_no_trace(tmp_path):
     append(journal, "b")
     await journal.written()
     journal.close()
-    assert _sequences(scan((tmp_path / "run-1.jsonl").read_bytes()).rows) == [0, 1]
+    assert _sequences(_rows(scan((tmp_path / "run-1.jsonl").read_bytes()))) == [0, 1]
 
 
 async def test_leftovers_of_a_writer_killed_while_it_made_a_segment_are_removed(tmp_path):
@@ -169,25 +173,23 @@ def test_a_tail_cut_at_any_byte_yields_whole_batches_only():
     for cut in range(len(text) + 1):
         found = scan(text[:cut])
         wanted = [0, 1, 2, 3, 4] if cut == len(text) else [0, 1] if cut >= len(first) else []
-        assert _sequences(found.rows) == wanted
-        assert found.damaged == []
+        assert _sequences(_rows(found)) == wanted
+        assert found.damaged == b""
         assert read_lines(text[found.consumed : cut])[1] == []  # a torn tail is not taken for damage
 
 
 def test_any_changed_byte_is_noticed_and_costs_at_most_the_lines_it_touches():
     text = _batch(0, 1) + _batch(2) + _batch(3)
-    whole = scan(text).rows
+    whole = _rows(scan(text))
     for at in range(len(text) - len(_batch(3))):
-        for change in (0x01, 0x20, ord("\n") ^ text[at]):
-            if not change:
-                continue
-            damaged = bytearray(text)
-            damaged[at] ^= change
-            found = scan(bytes(damaged))
-            assert all(row in whole for row in found.rows)
-            # Changing a mark harms no line, or the one that it then runs into.
-            assert len(found.rows) >= len(whole) - 2
-            assert found.damaged or len(found.rows) == len(whole)
+        for change in {0x01, 0x20, ord("\n") ^ text[at]} - {0}:
+            changed = bytearray(text)
+            changed[at] ^= change
+            found = scan(bytes(changed))
+            assert found.damaged
+            assert all(row in whole for row in _rows(found))
+            # A changed line end joins two lines; a changed mark harms none, or the one that it then runs into.
+            assert len(_rows(found)) >= len(whole) - 2
 
 
 @pytest.mark.parametrize(

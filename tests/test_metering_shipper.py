@@ -3,18 +3,23 @@
 import asyncio
 import shutil
 import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select
 
-from metering_parts import append, request_ids, segments, sqlite_ledger
+from metering_parts import NOON, append, request_ids, segments, sqlite_ledger
 from roost_platform.database.connection import Database
-from roost_platform.database.tables import journal_positions, metadata
+from roost_platform.database.tables import journal_positions, metadata, usage_events
 from roost_platform.domain.errors import Unavailable
+from roost_platform.domain.usage import Outcome, UsageEvent
 from roost_platform.metering.journal import Journal
-from roost_platform.metering.ledger import gaps
+from roost_platform.metering.ledger import gaps, record
+from roost_platform.metering.lines import EPOCH
 from roost_platform.metering.shipper import Shipper
 
 
@@ -116,6 +121,45 @@ async def test_damage_in_the_last_batch_is_not_taken_for_a_torn_tail(tmp_path):
         await shipper.drain()
     assert shipper.damaged == 1
     assert len(segments(tmp_path / "j")) == 1
+
+
+async def test_an_event_that_the_ledger_cannot_hold_does_not_stop_those_around_it(tmp_path):
+    journal = Journal(tmp_path / "j", source="run")
+    append(journal, "a")
+    append(journal, "end of days", time_us=2**62)
+    append(journal, "c")
+    await journal.written()
+    with sqlite_ledger(tmp_path) as database:
+        shipper = Shipper(journal_folder=tmp_path / "j", database=database)
+        assert await shipper.ship_once() == 2
+        assert await database.read(request_ids) == ["a", "c"]
+        assert (shipper.damaged, shipper.repeated) == (1, 0)
+    assert segments(tmp_path / "j") == ["run-1-0.damaged", "run-1.jsonl"]
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "moment", [NOON, NOON + timedelta(microseconds=1), datetime(2026, 2, 28, 23, 59, 59, 999999, UTC)]
+)
+async def test_what_was_appended_is_what_the_ledger_holds(tmp_path, moment):
+    journal = Journal(tmp_path / "j", source="run")
+    changes = {
+        "tenant": "t", "model": "résnet \u2603\n'", "version": 7, "outcome": Outcome.THROTTLED, "status": 429,
+        "compute_us": 2**62, "queue_us": 1, "cold_start_us": 2, "bytes_in": 3, "bytes_out": 4, "rows": 5,
+    }  # fmt: skip
+    append(journal, "a", time_us=(moment - EPOCH) // timedelta(microseconds=1), **changes)
+    await journal.written()
+    with sqlite_ledger(tmp_path) as database:
+        await Shipper(journal_folder=tmp_path / "j", database=database).drain()
+        # The same event recorded directly is the same row.
+        wanted = UsageEvent(source="run", sequence=0, time=moment, request_id="a", **changes)
+        assert await database.write(record, [wanted]) == 0
+        await database.write(record, [replace(wanted, source="other")])
+        one, other = await database.read(lambda c: c.execute(select(usage_events)).all())
+        assert one[1:] == other[1:]
+        raw = await database.read(lambda c: c.exec_driver_sql("SELECT DISTINCT time FROM usage_events").all())
+        assert len(raw) == 1
+    journal.close()
 
 
 async def test_nothing_is_lost_while_the_database_does_not_answer(tmp_path):

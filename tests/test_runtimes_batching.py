@@ -5,13 +5,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import models_for_tests as models
 import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models_for_tests as models
 from roost_runtimes.batching import batch_key, can_batch, run_stacked, take_batch
 from roost_runtimes.codec import Call
 from roost_runtimes.core import Answer, Core, Request
@@ -108,7 +108,7 @@ async def test_cancelling_one_of_a_batch_leaves_the_others(tmp_path):
 
 
 def call(rows: int, width: int = 1) -> Call:
-    one = Call({"x": np.full((rows, width), rows, np.float32)}, None, rows, lambda arrays: ((), []))
+    one = Call({"x": np.full((rows, width), rows, np.float32)}, None, rows, lambda _: ((), []))
     one.batch_key = batch_key(one)
     return one
 

@@ -100,7 +100,7 @@ def test_flat_and_nested_data_mean_the_same():
         ({"data": [[1, 2, 3], [4]]}, "inputs[0].data", ["[1, 4]"]),
         ({"data": [[1, 2, 3, 4], 5]}, "inputs[0].data", ["[1, 4]"]),
         ({"data": [[[1, 2, 3, 4]]]}, "inputs[0].data", ["[1, 4]"]),
-        ({"data": [[1, 2, 3, [4]]]}, "inputs[0].data", ["[1, 4]"]),
+        ({"data": [[1, 2, 3, [4]]]}, "inputs[0].data", ["a list", "element 3"]),
         ({"parameters": []}, "inputs[0].parameters", ["object"]),
         (
             {"parameters": {"shared_memory_region": "r"}},

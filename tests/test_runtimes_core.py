@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
-import models_for_tests as models
 import numpy as np
 import orjson
 import pytest
 
+import models_for_tests as models
 from roost_runtimes.core import Answer, Core, Limits, Request
 from roost_runtimes.model import Model, ModelError, RunControl, TensorSpec
 from roost_runtimes.onnx_model import OnnxModel
@@ -276,12 +278,44 @@ def test_warm_up_learns_the_run_time_and_survives_a_refusal(tmp_path):
     assert refusing.ready
 
 
+def test_until_a_run_needs_one_the_process_has_a_single_thread(tmp_path):
+    """Which is what lets it be forked."""
+    path = models.add_one(tmp_path / "m.onnx")
+    code = f"""
+import os, orjson
+from roost_runtimes.core import Core, Request
+from roost_runtimes.onnx_model import OnnxModel
+OnnxModel.touch()
+core = Core(OnnxModel({str(path)!r}, name="m", version="1"), run_us=10)
+core.warm_up()
+tensor = {{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}}
+answers = []
+core.submit(Request("POST", "/v2/models/m/infer", {{}}, orjson.dumps({{"inputs": [tensor]}})), answers.append)
+core.pump()
+print(answers[0].status, len(os.listdir("/proc/self/task")))
+"""
+    quiet = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=quiet)
+    assert result.stdout.split() == ["200", "1"]
+
+
+class Raising(Gauge):
+    def run(self, feeds, outputs=None, control=None):
+        raise KeyError("a bug at /usr/lib/secret")
+
+
+def test_a_bug_fails_its_own_request_and_says_nothing(caplog):
+    answer = ask(Core(Raising(), run_us=10), infer_request([1.0]))
+    assert (answer.status, document(answer)["code"]) == (500, "internal")
+    assert "secret" not in document(answer)["error"]
+    assert "request_failed" in caplog.messages
+
+
 def test_serving_inline_starts_no_thread(core: Core):
     before = threading.active_count()
     for _ in range(20):
         assert ask(core, infer_request([[1, 2, 3, 4]])).status == 200
     assert threading.active_count() == before
-    assert len(os.listdir("/proc/self/task")) >= 1
 
 
 async def test_one_slot_never_runs_two_at_once():

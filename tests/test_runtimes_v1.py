@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import models_for_tests as models
 import orjson
 import pytest
 
+import models_for_tests as models
 from roost_runtimes.core import Answer, Core, Request
 from roost_runtimes.onnx_model import OnnxModel
 

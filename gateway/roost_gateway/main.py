@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollecto
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.settings import LocalSettings, Settings
-from roost_platform.billing.prices import PriceBooks
+from roost_platform.billing.prices import default_price_books
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.lock import DataFolder
 from roost_platform.database.migrations import migrate
@@ -39,7 +38,6 @@ from roost_platform.domain.tenants import hash_secret, make_secret
 from roost_platform.engines.local.budget import Capacity, machine_capacity
 from roost_platform.engines.local.engine import LocalEngine
 from roost_platform.engines.local.engine import LocalSettings as EngineSettings
-from roost_platform.engines.port import Engine
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.checking import Checker
@@ -89,13 +87,12 @@ async def _serve(settings: Settings) -> None:
                 app.serving = False
 
 
-@dataclass(slots=True)
 class Platform:
     """What is running; `serving` is what `/readyz` says."""
 
-    door: Door | None = None
-    engine: Engine | None = None
-    serving: bool = False
+    def __init__(self) -> None:
+        self.serving = False
+        self.door: Door
 
 
 @asynccontextmanager
@@ -170,7 +167,7 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             deployments=deployments,
             engine=engine,
             shipper=shipper,
-            books=PriceBooks.default(),
+            books=default_price_books(),
             limits=settings.limits,
             url=url,
             clock=_now,
@@ -183,7 +180,6 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         running.door = Door(
             predict=predict, api=api, authenticator=authenticator, metrics_page=page, ready=lambda: running.serving
         )
-        running.engine = engine
         yield running
 
 

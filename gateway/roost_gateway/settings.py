@@ -18,7 +18,7 @@ _MIB = 1024**2
 class LimitSettings(BaseSettings):
     """What a client may send."""
 
-    model_config = SettingsConfigDict(env_prefix="ROOST_LIMIT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ROOST_LIMIT_", frozen=True, env_ignore_empty=True)
 
     upload_bytes: int = Field(2048 * _MIB, gt=0)
     """Largest model file: protobuf itself cannot hold more than 2 GiB."""
@@ -31,7 +31,7 @@ class LimitSettings(BaseSettings):
 class LocalSettings(BaseSettings):
     """The local engine."""
 
-    model_config = SettingsConfigDict(env_prefix="ROOST_LOCAL_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ROOST_LOCAL_", frozen=True, env_ignore_empty=True)
 
     spares: int = Field(4, ge=0, le=64)
     """Processes kept forked ahead for waking models; each holds about 6 MiB."""
@@ -52,7 +52,7 @@ class LocalSettings(BaseSettings):
 class MeteringSettings(BaseSettings):
     """The journal of usage events."""
 
-    model_config = SettingsConfigDict(env_prefix="ROOST_JOURNAL_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ROOST_JOURNAL_", frozen=True, env_ignore_empty=True)
 
     sync_interval_s: float = Field(0.05, ge=0)
     """Pause between two fdatasync, which a power cut may cost; 0 = sync before every answer. Nothing is lost to a
@@ -64,7 +64,7 @@ class MeteringSettings(BaseSettings):
 class Settings(BaseSettings):
     """The server."""
 
-    model_config = SettingsConfigDict(env_prefix="ROOST_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ROOST_", frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs an operator key."""

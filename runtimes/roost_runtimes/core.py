@@ -4,7 +4,8 @@
 
 Callbacks rather than coroutines, because a task per request would cost more than a small model's run. `done` is called
 exactly once per submitted request, on the event loop's thread: before `submit` returns for what needs no run (errors,
-health, metadata), else from a later `pump`. A cancelled request is answered too, with status 499.
+health, metadata), else from a later `pump`. A cancelled request is answered too: with status 499,
+or as usual when that came too late.
 """
 
 import hmac
@@ -17,9 +18,9 @@ from roost_runtimes.batching import batch_key
 from roost_runtimes.codec import Call, InferCodec
 from roost_runtimes.content import check_type, decompress, too_large
 from roost_runtimes.errors import RequestError
-from roost_runtimes.execution import Done, Execution, Ticket
+from roost_runtimes.execution import Done, Execution, Ticket, failure_answer
 from roost_runtimes.figures import Figures
-from roost_runtimes.messages import Answer, Request, error_answer, json_answer
+from roost_runtimes.messages import Answer, Request, json_answer
 from roost_runtimes.model import Model, ModelError
 from roost_runtimes.pace import Pace
 from roost_runtimes.routes import OPEN, Action, Routes
@@ -134,20 +135,22 @@ class Core:
         infer = False
         try:
             action = self._routes.find(request.method, request.path)
-            if self._secret is not None and action not in OPEN:
+            infer = action is Action.INFER or action is Action.PREDICT
+            if self._secret is not None and (infer or action not in OPEN):
                 self._check_secret(request)
-            infer = action is Action.INFER
-            if not infer and action is not Action.PREDICT:
-                done(self._plain[action]())
-                return None
-            infer = True
-            call = self._decode(action, request)
-            if self._execution.queued >= self._limits.queued_requests:
-                raise _queue_full()
-        except RequestError as error:
             if infer:
-                self.figures.count_answer(error.status)
-            done(error_answer(error))
+                call = self._decode(action, request)
+                if self._execution.queued >= self._limits.queued_requests:
+                    raise _queue_full()
+                answer = None
+            else:
+                answer = self._plain[action]()
+        except Exception as error:  # noqa: BLE001 - one request must not bring down the door it came through
+            answer = failure_answer(error)
+        if answer is not None:
+            if infer:
+                self.figures.count_answer(answer.status)
+            done(answer)
             return None
         ticket = Ticket(
             call, done, size=len(request.body), accept=request.headers.get("accept-encoding"), born_ns=born_ns

@@ -191,7 +191,7 @@ class Execution:
         except Exception as error:  # noqa: BLE001 - whatever a model raises fails its own request only
             failure = error
         ticket.compute_us = _account(job, begin)
-        ticket.answer = _write(ticket, arrays) if failure is None else _failed(failure)
+        ticket.answer = _write(ticket, arrays) if failure is None else failure_answer(failure)
 
     def _execute_stacked(self, job: Job) -> bool:
         """Run a batch as one; False when each must be run alone, because the batch failed or cannot be told apart."""
@@ -246,11 +246,12 @@ def _write(ticket: Ticket, arrays: Sequence[Array]) -> Answer:
                 encoding, pieces = compressed
                 headers = (*headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
     except Exception as error:  # noqa: BLE001 - an answer that cannot be written fails its own request only
-        return _failed(error)
+        return failure_answer(error)
     return Answer(200, headers, pieces)
 
 
-def _failed(error: Exception) -> Answer:
+def failure_answer(error: Exception) -> Answer:
+    """What the client is told of this error; what nobody foresaw is logged, and only called internal."""
     if isinstance(error, RequestError):
         return error_answer(error)
     if isinstance(error, ModelError):

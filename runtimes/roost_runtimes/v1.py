@@ -116,7 +116,10 @@ def _shape_of(value: Any) -> list[int]:
 
 
 def _nested(array: Array) -> Any:
-    return array.tolist() if array.dtype == object or not array.ndim else array
+    """The array as orjson can write it whole and row by row: floats stay numpy's, so that they keep their own digits."""
+    if array.dtype == object or (array.ndim <= 1 and array.dtype.kind != "f"):
+        return array.tolist()
+    return array if array.ndim else array[()]
 
 
 def _json(document: Mapping[str, Any]) -> Encoded:

@@ -15,18 +15,18 @@ from roost_gateway.client import Document
 
 app = typer.Typer()
 
-_FIGURES: dict[str, Callable[[int], str]] = {
-    "requests": str,
-    "billed_requests": str,
-    "rows": str,
-    "compute_us": show.duration,
-    "queue_us": show.duration,
-    "cold_starts": str,
-    "bytes_in": show.size,
-    "bytes_out": show.size,
-    "errors": str,
+_FIGURES: dict[str, tuple[str, Callable[[int], str]]] = {
+    "requests": ("REQUESTS#", str),
+    "billed_requests": ("BILLED#", str),
+    "rows": ("ROWS#", str),
+    "compute_us": ("COMPUTE#", show.duration),
+    "queue_us": ("QUEUED#", show.duration),
+    "cold_starts": ("COLD#", str),
+    "bytes_in": ("IN#", show.size),
+    "bytes_out": ("OUT#", show.size),
+    "errors": ("ERRORS#", str),
 }
-"""The columns of the usage table, and how each figure is written for people."""
+"""The columns of the usage table: each figure's heading, and how it is written for people."""
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
@@ -80,21 +80,15 @@ def _usage_csv(document: Document) -> None:
 
 def _show_usage(document: Document) -> None:
     keys = document["group_by"]
+
+    def figures(row: Document) -> list[str]:
+        return [write(row[name]) for name, (_, write) in _FIGURES.items()]
+
     show.say(f"{document['tenant']}: {show.time(document['from'])} to {show.time(document['to'])}")
     show.table(
-        [
-            *(key.upper() for key in keys),
-            *(name.removesuffix("_us").replace("_", " ").upper() + "#" for name in _FIGURES),
-        ],
-        (
-            (*(row[key] for key in keys), *(write(row[name]) for name, write in _FIGURES.items()))
-            for row in document["rows"]
-        ),
-        footer=[
-            "total",
-            *[""] * (len(keys) - 1),
-            *(write(document["total"][name]) for name, write in _FIGURES.items()),
-        ],
+        [*(key.upper() for key in keys), *(heading for heading, _ in _FIGURES.values())],
+        ([*(row[key] for key in keys), *figures(row)] for row in document["rows"]),
+        footer=["total", *[""] * (len(keys) - 1), *figures(document["total"])],
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from roost_platform.domain.errors import StorageFull
 from roost_platform.domain.usage import Outcome
-from roost_platform.metering.lines import COMMIT_MARK, encode
+from roost_platform.metering.lines import encode, encode_batch
 from roost_platform.metering.segments import Segment, find_segments, remove_leftovers
 from roost_platform.metering.syncer import Syncer, Turn
 
@@ -144,7 +144,7 @@ class Journal:
         lines, self._lines = self._lines, []
         self._turn, self._last = None, turn
         try:
-            segment = self._write(b"".join(lines) + COMMIT_MARK)
+            segment = self._write(encode_batch(lines))
         except OSError as error:
             self._sequence -= len(lines)
             self.failures += 1

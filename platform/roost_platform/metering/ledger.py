@@ -3,54 +3,22 @@
 Functions of a connection, to be run by `Database.write` and `Database.read`. They speak SQLite and PostgreSQL.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Integer, String, and_, case, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from roost_platform.database.tables import usage_events
 from roost_platform.domain.errors import InvalidRequest
-from roost_platform.domain.usage import BILLED_OUTCOMES, Outcome, UsageEvent
+from roost_platform.domain.usage import BILLED_OUTCOMES, Outcome
+from roost_platform.metering.recording import record
 
-_COLUMNS = tuple(field.name for field in fields(UsageEvent))
-_TIME = _COLUMNS.index("time")
+__all__ = ["UsageFigures", "UsageReport", "UsageRow", "gaps", "record", "usage_report"]
 
 Key = str | int
-
-
-def record(connection: Connection, events: Iterable[UsageEvent]) -> int:
-    """Add the events that the ledger does not hold yet; returns how many those were."""
-    return record_rows(connection, [tuple(getattr(event, name) for name in _COLUMNS) for event in events])
-
-
-def record_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
-    """`record` for plain values in the order of UsageEvent's fields."""
-    if not rows:
-        return 0
-    dialect = connection.dialect
-    stored_time = usage_events.c.time.type.dialect_impl(dialect).bind_processor(dialect) or _as_it_is
-    # Straight to the driver: SQLAlchemy's way through each parameter of each row would cost as much as the insert.
-    values = [(*row[:_TIME], stored_time(row[_TIME]), *row[_TIME + 1 :]) for row in rows]
-    return connection.exec_driver_sql(_insert_text(dialect), values).rowcount
-
-
-def _insert_text(dialect: Dialect) -> str:
-    kind: Any = type(dialect)
-    positional = kind(paramstyle="format" if dialect.name == "postgresql" else "qmark")
-    return str(insert_for(dialect)(usage_events).on_conflict_do_nothing().compile(dialect=positional))
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def insert_for(dialect: Dialect) -> Any:
-    """The `insert` that knows ON CONFLICT on this database (both have the same methods)."""
-    return postgresql.insert if dialect.name == "postgresql" else sqlite.insert
 
 
 def gaps(connection: Connection, source: str) -> tuple[range, ...]:

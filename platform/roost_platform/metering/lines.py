@@ -1,10 +1,13 @@
-r"""How one usage event is written as a line of the journal, and how lines are read back.
+r"""How usage events are written to the journal, and how they are read back.
 
-    ["<source>",<sequence>,<time>,…,"<request id>"] <crc32 of the array, 8 hex digits>\n
+    ["<source>",<sequence>,<time>,…,"<request id>",<crc32 of the text before this comma>]\n      one line per event
+    …
+    <crc32 of all lines of the batch, 8 hex digits>\n\n                                          its commit mark
 
-The array holds the fields of `UsageEvent` in their order, the time as microseconds since 1970 UTC. What was written at
-once (a batch) ends with an empty line, its commit mark: lines after the last mark are a batch that was cut short, so
-nobody was answered on their strength and they do not count. JSON escapes line ends, so no value can forge a mark.
+A line holds the fields of `UsageEvent` in their order, the time as microseconds since 1970 UTC. What was written at once
+is a batch. It counts from its mark on: lines behind the last mark are a batch that was cut short, so nobody was answered
+on their strength. JSON escapes line ends, so no value can forge a mark. The checksum of a batch lets a reader take it
+whole; those of the lines save the rest of it when one is damaged.
 """
 
 from collections.abc import Sequence
@@ -17,11 +20,10 @@ import orjson
 
 from roost_platform.domain.usage import Outcome, UsageEvent
 
-COMMIT_MARK = b"\n"
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_CHECKSUM = 9  # a space and 8 hex digits
+_MARK_END = b"\n\n"
+_MARK = 8  # hex digits
 _TYPES = (str, int, int, str, str, int, str, int, int, int, int, int, int, int, str)
 _WIDTHS = ((0, 32), (3, 63), (4, 63), (14, 128))  # of the ledger's text columns, by position
 _TIME = 2
@@ -35,44 +37,14 @@ def encode(values: Sequence[Any]) -> bytes:
 
     Raises TypeError for what JSON cannot hold (an integer over 64 bits, a lone surrogate).
     """
-    body = orjson.dumps(values)
-    return b"%b %08x\n" % (body, crc32(body))
+    body = orjson.dumps(values)[:-1]
+    return b"%b,%d]\n" % (body, crc32(body))
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What a stretch of a journal holds."""
-
-    rows: list[tuple[Any, ...]]
-    """The values of good lines, in the order of UsageEvent's fields; the time is a datetime."""
-    damaged: list[bytes]
-    """Lines whose checksum or content is wrong, as they were found."""
-    consumed: int
-    """Bytes from the start of the stretch to the end of its last whole batch."""
-
-
-def scan(stretch: bytes) -> Scan:
-    """Read all whole batches of a stretch that begins at the start of a line."""
-    end = stretch.rfind(b"\n" + COMMIT_MARK) + 2
-    if end < 2:
-        return Scan([], [], 0)
-    rows, damaged = read_lines(stretch[:end])
-    return Scan(rows, damaged, end)
-
-
-def read_lines(text: bytes) -> tuple[list[tuple[Any, ...]], list[bytes]]:
-    """The good and the damaged lines of `text`, marks left out; what follows its last newline is ignored."""
-    rows: list[tuple[Any, ...]] = []
-    damaged: list[bytes] = []
-    for line in text.split(b"\n")[:-1]:
-        if not line:
-            continue
-        row = _decode(line)
-        if row is None:
-            damaged.append(line)
-        else:
-            rows.append(row)
-    return rows, damaged
+def encode_batch(lines: Sequence[bytes]) -> bytes:
+    """Lines with the mark that makes them count."""
+    text = b"".join(lines)
+    return b"%b%08x\n\n" % (text, crc32(text))
 
 
 def event_values(event: UsageEvent) -> tuple[Any, ...]:
@@ -82,17 +54,68 @@ def event_values(event: UsageEvent) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _decode(line: bytes) -> tuple[Any, ...] | None:
-    """The values of one line, or None when it is damaged. What comes out fits the ledger's columns.
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The whole batches in a stretch of a journal."""
 
-    One row that the database refuses would stop all others behind it, so over-long text is cut to its column.
+    sound: bytes
+    """The lines of batches whose checksum is right."""
+    damaged: bytes
+    """The lines and marks of the others."""
+    consumed: int
+    """Bytes from the start of the stretch to the end of its last whole batch."""
+
+    @property
+    def sound_lines(self) -> int:
+        return self.sound.count(b"\n")
+
+
+def scan(text: bytes) -> Stretch:
+    """Find the whole batches of a text that begins at the start of a batch."""
+    end = text.rfind(_MARK_END) + 2
+    if end < 2:
+        return Stretch(b"", b"", 0)
+    sound, damaged = [], []
+    for batch in text[: end - 2].split(_MARK_END):
+        lines = batch[:-_MARK]
+        if batch[-_MARK:] == b"%08x" % crc32(lines):
+            sound.append(lines)
+        else:
+            damaged.append(batch + b"\n")
+    return Stretch(b"".join(sound), b"".join(damaged), end)
+
+
+def as_json(lines: bytes) -> str:
+    """One or more sound lines as one JSON array of arrays, each with the line's checksum at its end."""
+    return "[" + lines[:-1].replace(b"\n", b",").decode() + "]"
+
+
+def read_lines(text: bytes) -> tuple[list[tuple[Any, ...]], list[bytes]]:
+    """Look at each line on its own: the values of good ones in the order of UsageEvent's fields, and the damaged ones.
+
+    The time is a datetime, and over-long text is cut to the ledger's column: one row that the database refuses would
+    stop all others behind it. Marks are left out, and so is what follows the last newline.
     """
-    body = line[:-_CHECKSUM]
-    if line[-_CHECKSUM:] != b" %08x" % crc32(body):
+    rows: list[tuple[Any, ...]] = []
+    damaged: list[bytes] = []
+    for line in text.split(b"\n")[:-1]:
+        if len(line) <= _MARK and not line.startswith(b"["):
+            continue
+        row = _decode(line)
+        if row is None:
+            damaged.append(line)
+        else:
+            rows.append(row)
+    return rows, damaged
+
+
+def _decode(line: bytes) -> tuple[Any, ...] | None:
+    body, _, checksum = line.rpartition(b",")
+    if checksum != b"%d]" % crc32(body):
         return None
     try:
-        values = orjson.loads(body)
-        if type(values) is not list or tuple(map(type, values)) != _TYPES:
+        values = orjson.loads(body + b"]")
+        if tuple(map(type, values)) != _TYPES:
             return None
         source, sequence, time_us, tenant, model, version, outcome, status, *amounts, request_id = values
         if outcome not in _OUTCOMES or max(sequence, *amounts) >= 2**63 or max(version, status) >= 2**31:

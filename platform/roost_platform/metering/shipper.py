@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from roost_platform.database.connection import Database
 from roost_platform.database.tables import journal_positions
 from roost_platform.domain.errors import RoostError
-from roost_platform.metering.ledger import insert_for, record_rows
-from roost_platform.metering.lines import Scan, read_lines, scan
+from roost_platform.metering.lines import Stretch, as_json, read_lines, scan
+from roost_platform.metering.recording import insert_for, record_json, record_rows
 from roost_platform.metering.segments import DAMAGED, Found, find_segments, is_sealed
 
 STRETCH_BYTES = 768 * 1024  # about 4,000 lines: one transaction
@@ -28,8 +28,8 @@ class _Shipped:
     """What one transaction did."""
 
     offset: int
-    lines: int
     new: int
+    repeated: int
     damaged: int
 
 
@@ -127,7 +127,7 @@ class Shipper:
 
     def _count(self, done: _Shipped) -> None:
         self.shipped += done.new
-        self.repeated += done.lines - done.new
+        self.repeated += done.repeated
         self.damaged += done.damaged
 
     async def _finish(self, segment: Found, size: int) -> None:
@@ -154,13 +154,31 @@ def _ship_stretch(connection: Connection, segment: Found, offset: int, length: i
     found = _read_batches(segment.path, offset, length)
     if found.consumed == 0:
         return _Shipped(offset, 0, 0, 0)
-    _report_damage(segment, offset, found.damaged)
-    new = record_rows(connection, found.rows)
+    new, repeated, damaged = _record(connection, found)
+    _report_damage(segment, offset, damaged)
     _move_position(connection, segment.name, offset + found.consumed)
-    return _Shipped(offset + found.consumed, len(found.rows), new, len(found.damaged))
+    return _Shipped(offset + found.consumed, new, repeated, len(damaged))
 
 
-def _read_batches(path: Path, offset: int, length: int) -> Scan:
+def _record(connection: Connection, found: Stretch) -> tuple[int, int, list[bytes]]:
+    """Add a stretch to the ledger: how many events were new, how many were not, and the lines that are neither."""
+    rows, damaged = read_lines(found.damaged)
+    new = record_rows(connection, rows)
+    seen = len(rows)
+    if found.sound:
+        try:
+            with connection.begin_nested():
+                new += record_json(connection, as_json(found.sound))
+            seen += found.sound_lines
+        except DBAPIError:  # some value does not fit the table: make it fit, or find the line that it is in
+            rows, unfit = read_lines(found.sound)
+            new += record_rows(connection, rows)
+            seen += len(rows)
+            damaged += unfit
+    return new, seen - new, damaged
+
+
+def _read_batches(path: Path, offset: int, length: int) -> Stretch:
     """The whole batches in about `length` bytes; more are read when one batch is longer than that."""
     while True:
         text = _read(path, offset, length)

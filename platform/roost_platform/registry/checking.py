@@ -139,10 +139,12 @@ class Checker:
         answer, errors = bytearray(), bytearray()
         try:
             async with asyncio.timeout(self._limits.wall_s):
-                await asyncio.gather(_keep(process.stdout, answer), _keep(process.stderr, errors))
+                await asyncio.gather(_take(process, process.stdout, answer), _keep(process.stderr, errors))
                 status = await process.wait()
         except TimeoutError:
             return _Ended(0, b"", b"", too_late=True)
+        if len(answer) > _LONGEST_ANSWER:
+            return _Ended(0, b"", b"")
         return _Ended(status, bytes(answer), bytes(errors))
 
 
@@ -158,10 +160,20 @@ def _environment(folder: str) -> dict[str, str]:
     }
 
 
-async def _keep(stream: asyncio.StreamReader, into: bytearray) -> None:
-    """Read to the end; keep the first 64 kB and one byte, by which an overlong answer is told."""
+async def _take(process: asyncio.subprocess.Process, stream: asyncio.StreamReader, into: bytearray) -> None:
+    """Read to the end, or until it is more than any verdict: then the process is not heard further, but killed."""
     while piece := await stream.read(_LONGEST_ANSWER):
-        into += piece[: _LONGEST_ANSWER + 1 - len(into)]
+        into += piece
+        if len(into) > _LONGEST_ANSWER:
+            with suppress(ProcessLookupError):
+                process.kill()
+            return
+
+
+async def _keep(stream: asyncio.StreamReader, into: bytearray) -> None:
+    """Read to the end, so that the writer is never held up; keep the first 64 kB."""
+    while piece := await stream.read(_LONGEST_ANSWER):
+        into += piece[: max(_LONGEST_ANSWER - len(into), 0)]
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -174,7 +186,7 @@ def _verdict(ended: _Ended) -> dict[str, Any]:
     """The answer as JSON, or what its absence means."""
     if ended.too_late or ended.status == -signal.SIGXCPU:
         raise ModelRejected("checking the model takes longer than is allowed", code="too_slow")
-    if ended.status == 0 and len(ended.answer) <= _LONGEST_ANSWER:
+    if ended.status == 0:
         with suppress(ValueError):
             document = json.loads(ended.answer)
             if isinstance(document, dict):
