@@ -62,7 +62,9 @@ ROUTES: list[tuple[str, str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), ROUTES, ids=[f"{r[0]} {r[1]}" for r in ROUTES])
-async def test_object_of_another_tenant_looks_absent(parts: Parts, acme: httpx.AsyncClient, method, path, body, scope):
+async def test_object_of_another_tenant_looks_absent(
+    parts: Parts, acme: httpx.AsyncClient, *, method, path, body, scope
+):
     await parts.add_tenant("rival")
     await parts.serve(ServiceKey("rival", "secret-model"))
     rival_key = parts.keys.list("rival")[0].id
@@ -76,15 +78,13 @@ async def test_object_of_another_tenant_looks_absent(parts: Parts, acme: httpx.A
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), ROUTES, ids=[f"{r[0]} {r[1]}" for r in ROUTES])
 async def test_scope_decides_before_anything_is_looked_up(
-    parts: Parts, acme: httpx.AsyncClient, method, path, body, scope
+    parts: Parts, acme: httpx.AsyncClient, *, method, path, body, scope
 ):
     await parts.serve()
     made = (await acme.post("/api/v1/keys", json={"name": "user", "scopes": ["predict"]})).json()
     async with parts.client(made["secret"]) as user:
-        own, absent = (
-            await user.request(method, path.format(m=m, k=k, t=t), json=body)
-            for m, k, t in (("iris", made["id"], "acme"), ("absent", "x", "absent"))
-        )
+        own = await user.request(method, path.format(m="iris", k=made["id"], t="acme"), json=body)
+        absent = await user.request(method, path.format(m="absent", k="x", t="absent"), json=body)
     if scope == "read":
         assert own.status_code == 200
         assert absent.status_code in (200, 404)

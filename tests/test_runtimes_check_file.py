@@ -1,5 +1,6 @@
 """What the checker refuses before ONNX Runtime sees it, and in which words."""
 
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -305,6 +306,38 @@ def test_initializers_listed_as_inputs_are_no_inputs(judge):
 def test_names_are_shown_short_and_without_control_characters():
     assert shown("a\x1b[2J\nb\u202e") == "'a?[2J?b?'"
     assert len(shown("x" * 10_000)) < 100
+
+
+@pytest.mark.parametrize("name", [b"copy", b"Identity", b"x"])
+def test_names_that_are_no_text_are_refused(judge, name):
+    data = identity().SerializeToString().replace(name, b"\xff" * len(name))
+    assert "not UTF-8" in refusal(judge, data).message
+
+
+def test_mutated_files_are_taken_or_refused_but_never_an_accident(judge):
+    """The same 3,000 mutations on every run."""
+    chance = random.Random(22)
+    seeds = [
+        m.SerializeToString()
+        for m in (
+            identity(),
+            hostile.endless_loop(),
+            hostile.function_chain(3),
+            hostile.with_subgraph(float_tensor("w", [1])),
+        )
+    ]
+    for _ in range(3_000):
+        data = bytearray(chance.choice(seeds))
+        for _ in range(chance.randint(1, 5)):
+            at = chance.randrange(len(data))
+            if chance.random() < 0.8:
+                data[at] = chance.randrange(256)
+            else:
+                data[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 4))
+        try:
+            judge(bytes(data))
+        except Rejected as error:
+            assert error.message.isprintable()  # noqa: PT017  most are refused, some are not
 
 
 def test_every_model_that_travels_with_onnx_is_judged_without_an_accident():

@@ -1,108 +1,19 @@
-"""The serving core on real ONNX models: routes, secret, figures, slots, threads, cancellation."""
+"""The serving core on real ONNX models: routes, secret, figures, errors, content types."""
 
-import asyncio
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import orjson
 import pytest
 
 import models_for_tests as models
-from roost_runtimes.core import Answer, Core, Limits, Request
-from roost_runtimes.model import Model, ModelError, RunControl, TensorSpec
+from roost_runtimes.core import Core, Request
+from roost_runtimes.model import ModelError
 from roost_runtimes.onnx_model import OnnxModel
-
-HOUR_US = 3_600_000_000
-
-
-def infer_request(data, *, name="m", tensor="x", datatype="FP32", shape=None, headers=None, **document) -> Request:
-    array = np.array(data)
-    one = {"name": tensor, "datatype": datatype, "shape": list(array.shape) if shape is None else shape}
-    body = orjson.dumps({"inputs": [one | {"data": array.ravel().tolist()}]} | document)
-    return Request("POST", f"/v2/models/{name}/infer", headers or {}, body)
-
-
-def ask(core: Core, request: Request) -> Answer:
-    """For what is answered within one pump."""
-    answers: list[Answer] = []
-    core.submit(request, answers.append)
-    core.pump()
-    (answer,) = answers
-    return answer
-
-
-def get(core: Core, path: str, **headers: str) -> Answer:
-    return ask(core, Request("GET", path, headers))
-
-
-def submit(core: Core, request: Request):
-    """The ticket, and a future of the answer."""
-    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    return core.submit(request, future.set_result), future
-
-
-def document(answer: Answer):
-    return orjson.loads(b"".join(answer.body))
-
-
-def outputs(answer: Answer):
-    assert answer.status == 200, document(answer)
-    return {one["name"]: one["data"] for one in document(answer)["outputs"]}
-
-
-class Gauge(Model):
-    """x -> x, held up until the test opens the gate; tells how many runs overlap and counts cancellations."""
-
-    platform = "test"
-
-    def __init__(self) -> None:
-        self.name, self.version = "m", "1"
-        self.inputs = self.outputs = [TensorSpec("x", "FP32", (-1,))]
-        self.gate = threading.Event()
-        self.started = threading.Semaphore(0)
-        self.most = 0
-        self.runs = 0
-        self._now = 0
-        self._lock = threading.Lock()
-
-    def run(self, feeds, outputs=None, control=None):
-        with self._lock:
-            self._now += 1
-            self.runs += 1
-            self.most = max(self.most, self._now)
-        self.started.release()
-        assert control is not None
-        control.wait(self.gate)
-        with self._lock:
-            self._now -= 1
-        if control.cancelled:
-            raise ModelError("cancelled", code="cancelled")
-        return [feeds["x"]]
-
-    def control(self):
-        return Gate()
-
-    def warm_up(self):
-        pass
-
-
-class Gate(RunControl):
-    def __init__(self) -> None:
-        self.cancelled = False
-        self._gate: threading.Event | None = None
-
-    def wait(self, gate: threading.Event) -> None:
-        self._gate = gate
-        gate.wait(30)
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self._gate is not None:
-            self._gate.set()
+from runtime_cores import Gauge, ask, document, get, infer_request, outputs
 
 
 @pytest.fixture
@@ -316,96 +227,6 @@ def test_serving_inline_starts_no_thread(core: Core):
     for _ in range(20):
         assert ask(core, infer_request([[1, 2, 3, 4]])).status == 200
     assert threading.active_count() == before
-
-
-async def test_one_slot_never_runs_two_at_once():
-    model = Gauge()
-    core = Core(model, slots=1, run_us=HOUR_US)
-    core.warm_up()
-    answers = [submit(core, infer_request([float(i)]))[1] for i in range(20)]
-    core.pump()
-    await asyncio.to_thread(model.started.acquire)
-    assert core.inflight == 20
-    assert get(core, "/v2/health/ready").status == 200  # answered while the model computes
-    model.gate.set()
-    for i, answer in enumerate(await asyncio.gather(*answers)):
-        assert outputs(answer) == {"x": [i]}
-    assert model.most == 1
-    core.close()
-
-
-async def test_slots_run_at_once_and_no_more():
-    model = Gauge()
-    core = Core(model, slots=3, run_us=HOUR_US)
-    answers = [submit(core, infer_request([float(i)]))[1] for i in range(7)]
-    core.pump()
-    for _ in range(3):
-        await asyncio.to_thread(model.started.acquire)
-    model.gate.set()
-    assert [outputs(answer)["x"] for answer in await asyncio.gather(*answers)] == [[i] for i in range(7)]
-    assert model.most == 3
-    core.close()
-
-
-async def test_a_full_queue_refuses_at_once_and_serves_what_it_took():
-    model = Gauge()
-    core = Core(model, slots=1, run_us=HOUR_US, limits=Limits(queued_requests=2))
-    _, running = submit(core, infer_request([0.0]))
-    core.pump()
-    waiting = [submit(core, infer_request([float(i)]))[1] for i in (1, 2)]
-    ticket, refused = submit(core, infer_request([3.0]))
-    assert ticket is None
-    assert (refused.result().status, dict(refused.result().headers)["retry-after"]) == (503, "1")
-    model.gate.set()
-    for answer in (running, *waiting):
-        assert (await answer).status == 200
-    core.close()
-
-
-async def test_cancelling_drops_the_queued_and_ends_the_running():
-    model = Gauge()
-    core = Core(model, slots=1, run_us=HOUR_US)
-    running, first = submit(core, infer_request([1.0]))
-    queued, second = submit(core, infer_request([2.0]))
-    _, third = submit(core, infer_request([3.0]))
-    core.pump()
-    await asyncio.to_thread(model.started.acquire)
-    assert queued is not None
-    assert running is not None
-    core.cancel(queued)
-    assert second.result().status == 499
-    core.cancel(running)
-    core.cancel(running)
-    assert (await first).status == 499
-    assert first.result().compute_us >= 1
-    assert (await third).status == 200
-    assert model.runs == 2
-    assert core.inflight == 0
-    core.cancel(running)
-    core.close()
-
-
-async def test_a_loop_inside_a_model_is_ended_by_cancelling(tmp_path):
-    core = Core(OnnxModel(models.slow_loop(tmp_path / "m.onnx"), name="m", version="1"), run_us=HOUR_US)
-    ticket, answer = submit(core, infer_request([2**62], tensor="trips", datatype="INT64"))
-    core.pump()
-    assert ticket is not None
-    core.cancel(ticket)
-    assert (await answer).status == 499
-    _, after = submit(core, infer_request([3], tensor="trips", datatype="INT64"))
-    core.pump()
-    assert (await after).status == 200
-    core.close()
-
-
-async def test_closing_answers_everything():
-    model = Gauge()
-    core = Core(model, slots=1, run_us=HOUR_US)
-    answers = [submit(core, infer_request([float(i)]))[1] for i in range(3)]
-    core.pump()
-    await asyncio.to_thread(model.started.acquire)
-    core.close()
-    assert [answer.status for answer in await asyncio.gather(*answers)] == [499] * 3
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,9 @@ class _Walk:
             body.nodes += len(level)
             body.depth = max(body.depth, depth)
             for node in level:
-                self._operator(node, opsets, body, depth)
-                for graph in self.attributes(node.attribute, label_of(node)):
+                label = label_of(node)  # first of all: it makes sure that the names are text
+                self._operator(node, label, opsets, body, depth)
+                for graph in self.attributes(node.attribute, label):
                     self.constants(graph)
                     pending.append((graph.node, depth + 1))
         return body
@@ -110,7 +111,7 @@ class _Walk:
         if self._tensors > MOST_TENSORS:
             raise Rejected("invalid_graph", f"the model holds more than {MOST_TENSORS:,} constant tensors")
 
-    def _operator(self, node: onnx.NodeProto, opsets: dict[str, int], body: Body, depth: int) -> None:
+    def _operator(self, node: onnx.NodeProto, label: str, opsets: dict[str, int], body: Body, depth: int) -> None:
         domain = domain_of(node.domain)
         key = (domain, node.op_type, node.overload)
         if key in self._functions:
@@ -120,19 +121,19 @@ class _Walk:
         if domain not in DOMAINS:
             raise Rejected(
                 "unknown_operator_domain",
-                f"{label_of(node)} is an operator of domain {shown(domain)}; "
+                f"{label} is an operator of domain {shown(domain)}; "
                 f"only these are served: {', '.join(DOMAINS.values())}",
                 field=_name_of(node),
             )
         if domain not in opsets:
             raise Rejected(
                 "unsupported_opset",
-                f"{label_of(node)} is of domain {DOMAINS[domain]}, for which the model names no opset",
+                f"{label} is of domain {DOMAINS[domain]}, for which the model names no opset",
                 field="opset_import",
             )
-        self._exists(node, domain, opsets[domain])
+        self._exists(node, label, domain, opsets[domain])
 
-    def _exists(self, node: onnx.NodeProto, domain: str, opset: int) -> None:
+    def _exists(self, node: onnx.NodeProto, label: str, domain: str, opset: int) -> None:
         if (domain, node.op_type, opset) in self._known:
             return
         if domain == MICROSOFT:
@@ -142,9 +143,9 @@ class _Walk:
         if unknown:
             raise Rejected(
                 "unsupported_operator",
-                f"{label_of(node)}: there is no operator {shown(node.op_type)} in opset {opset} of {DOMAINS[domain]}"
+                f"{label}: there is no operator {shown(node.op_type)} in opset {opset} of {DOMAINS[domain]}"
                 if domain != MICROSOFT
-                else f"{label_of(node)}: operator {shown(node.op_type)} is not served, for it loads files",
+                else f"{label}: operator {shown(node.op_type)} is not served, for it loads files",
                 field=_name_of(node),
             )
         self._known.add((domain, node.op_type, opset))

@@ -72,10 +72,11 @@ def opsets_of(imports: list[onnx.OperatorSetIdProto], owner: str) -> dict[str, i
     opsets: dict[str, int] = {}
     for entry in imports:
         domain = domain_of(entry.domain)
+        label = shown(domain or "ai.onnx")
         if opsets.setdefault(domain, entry.version) != entry.version:
             raise Rejected(
                 "unsupported_opset",
-                f"{owner} imports domain {shown(domain or 'ai.onnx')} in two versions",
+                f"{owner} imports domain {label} in two versions",
                 field="opset_import",
             )
         if domain not in DOMAINS:

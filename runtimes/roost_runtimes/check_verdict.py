@@ -1,7 +1,5 @@
 """How the checker says no: a code for programs, a sentence for people, the tensor or node at fault."""
 
-import unicodedata
-
 _LONGEST_NAME = 80
 
 
@@ -15,12 +13,19 @@ class Rejected(Exception):
         self.field = field
 
 
-def shown(name: str) -> str:
-    """A name out of a model, quoted for a sentence: short, one line, nothing that moves a terminal's cursor."""
-    printable = "".join("?" if unicodedata.category(c)[0] in "CZ" and c != " " else c for c in name[:_LONGEST_NAME])
-    return f"'{printable}…'" if len(name) > _LONGEST_NAME else f"'{printable}'"
+def shown(name: str | bytes) -> str:
+    """A name out of a model, quoted for a sentence: short, one line, nothing that moves a terminal's cursor.
+
+    Raises Rejected for a name that is not text: protobuf hands such a one over as bytes.
+    """
+    if isinstance(name, bytes):
+        raise Rejected("invalid_graph", "a name in the model is not UTF-8 text")
+    head = name[:_LONGEST_NAME]
+    if not head.isprintable():
+        head = "".join(c if c.isprintable() else "?" for c in head)
+    return f"'{head}…'" if len(name) > _LONGEST_NAME else f"'{head}'"
 
 
-def field_of(name: str) -> str:
+def field_of(name: str | bytes) -> str:
     """The same, unquoted, for the `field` of an error."""
     return shown(name)[1:-1]
