@@ -23,7 +23,3 @@ class Shown(Model):
 
 def codec(datatype="FP32", shape=(-1, 4)) -> InferCodec:
     return InferCodec(Shown([("x", datatype, shape)]))
-
-
-def tensor(**changes):
-    return {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]} | changes

@@ -29,12 +29,13 @@ async def test_kill_9_at_random_points_loses_no_acknowledged_call_and_counts_non
     acknowledged: list[str] = []
     with sqlite_ledger(tmp_path) as database:
         for run in range(KILLS):
-            acknowledged += _run_and_kill(tmp_path, f"run{run:02}", after=chance.randrange(1, 400))
+            acknowledged += _run_and_kill(tmp_path, f"run{run:02}", after=chance.randrange(1, 4000))
+        shipped_by_the_killed = len(await database.read(request_ids))
         await Shipper(journal_folder=tmp_path / "journal", database=database).drain()
         stored = await database.read(request_ids)
         sources = await database.read(lambda c: list(c.scalars(select(usage_events.c.source).distinct())))
         holes = [await database.read(gaps, source) for source in sources]
-    assert len(acknowledged) >= KILLS
+    assert shipped_by_the_killed > len(acknowledged) / 4  # or the kills would have hit nothing but the journal
     assert len(stored) == len(set(stored))
     assert set(acknowledged) <= set(stored)
     # A killed caller's call may have been stored just before it could say so; each has one in flight.

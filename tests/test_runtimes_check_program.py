@@ -79,7 +79,9 @@ def test_a_larger_real_model_is_baked(tmp_path):
     verdict, folder = check(tmp_path, MAGIKA)
     assert verdict["baked"]
     assert verdict["signature"]["inputs"] == [{"name": "bytes", "datatype": "INT32", "shape": [-1, 2048]}]
-    assert (folder / "weights.bin").stat().st_size > 2**20
+    weights = (folder / "weights.bin").stat().st_size
+    assert weights > 2**20
+    assert weights + 8 * 2**20 < verdict["memory_bytes"] < weights + 64 * 2**20
 
 
 def test_strings_scalars_and_empty_batches_are_run(tmp_path):

@@ -12,6 +12,10 @@ from roost_runtimes.errors import RequestError
 from shown_models import Shown, codec
 
 
+def tensor(**changes):
+    return {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]} | changes
+
+
 def decode(*tensors, using=None, **document) -> Call:
     return (using or codec()).decode(orjson.dumps({"inputs": tensors} | document), None)
 

@@ -24,6 +24,7 @@ from roost_gateway.access.tenants import Tenants
 from roost_gateway.api.app import create_api
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.door import Door
+from roost_gateway.http import OneWriteProtocol
 from roost_gateway.logs import configure_logs
 from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
 from roost_gateway.predict.app import PredictApp
@@ -65,7 +66,7 @@ async def _serve(settings: Settings) -> None:
             server = _Server(
                 uvicorn.Config(
                     app.door,
-                    http="httptools",
+                    http=OneWriteProtocol,
                     loop="none",
                     lifespan="off",
                     log_config=None,
@@ -115,6 +116,8 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             operator_key_hash=hash_secret(_operator_key(settings)),
             clock=_now,
         )
+
+        stack.push_async_callback(authenticator.flush_last_used, final=True)
 
         registry = Registry(
             database=database,

@@ -16,6 +16,7 @@ from typing import Any
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.bin"
 _LEAST_EXTERNAL_BYTES = "1024"
+_FATAL = 4
 
 
 def quiet_environment() -> None:
@@ -37,7 +38,7 @@ def build_key() -> str:
 
 def open_raw(path: Path, *, bake_into: Path | None = None) -> Any:
     """An ONNX Runtime session over an uploaded file; with `bake_into`, also write the baked model into that folder."""
-    options = _options()
+    options = session_options(baked=False)
     if bake_into is not None:
         options.optimized_model_filepath = str(bake_into / MODEL_FILE)
         for key, value in (("file_name", WEIGHTS_FILE), ("min_size_in_bytes", _LEAST_EXTERNAL_BYTES)):
@@ -47,18 +48,21 @@ def open_raw(path: Path, *, bake_into: Path | None = None) -> Any:
 
 def open_baked(folder: Path) -> Any:
     """An ONNX Runtime session over what `open_raw` baked into `folder`."""
+    return _open(folder / MODEL_FILE, session_options(baked=True))
+
+
+def session_options(*, baked: bool) -> Any:
+    """Options of every session: one thread, the caller's own. `baked` files are optimised already."""
     onnxruntime = _onnxruntime()
-    options = _options()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return _open(folder / MODEL_FILE, options)
-
-
-def _options() -> Any:
-    options = _onnxruntime().SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    options.log_severity_level = _FATAL  # what goes wrong is raised; on stderr it would only repeat
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never by what the file looks like
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if baked:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 
 

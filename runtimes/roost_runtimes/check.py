@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     limit_this_process(
         memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds, file_bytes=options.file_bytes
     )
-    _end_with_parent()
+    sandbox.die_with_parent()
     quiet_environment()
     try:
         from roost_runtimes.check_whole import check  # noqa: PLC0415  numpy and onnxruntime come with it
@@ -63,13 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _end_with_parent() -> None:
-    if os.getppid() != 1:  # in a container the parent may be the first process, whose end ends all others
-        sandbox.die_with_parent()
-
-
 def _give_up() -> None:
-    _end_with_parent()
+    sandbox.die_with_parent()
     sandbox.forbid_network_and_exec()
 
 

@@ -26,7 +26,9 @@ from roost_runtimes.check_verdict import Rejected
 _LARGEST_PROBE = 1_000_000
 """Elements of one input, when dynamic dimensions are tried at other lengths than one."""
 _BAKE_SLACK_BYTES = 16 * 1024**2
-"""A bake may be twice the size of the file and this much larger; more is a constant that was blown up."""
+_BAKE_GROWTH = 4
+"""A bake may be four times the size of the file (8-bit weights become 32-bit ones) and the slack larger; more is a
+constant that was blown up."""
 _REPLICA_FLOOR_BYTES = 8 * 1024**2
 """What a replica holds besides its session: its own pages of the interpreter and of the libraries."""
 _TYPES: Mapping[str, Any] = {
@@ -83,7 +85,7 @@ class Rehearsal:
 def measure(path: Path, baked: Path | None, signature: Signature) -> Measured:
     """Open what will be served and run it once on zeros. Raises Rejected; a refusal of zeros is none."""
     ctypes.CDLL(None).malloc_trim(0)
-    before = _private_bytes()
+    before = _anonymous_bytes()
     start = time.perf_counter()
     try:
         session = open_raw(path) if baked is None else open_baked(baked)
@@ -94,7 +96,7 @@ def measure(path: Path, baked: Path | None, signature: Signature) -> Measured:
     ended = time.perf_counter()
     return Measured(
         signature=_with_shapes(signature, session, outputs),
-        memory_bytes=max(_private_bytes() - before, 0) + _REPLICA_FLOOR_BYTES,
+        memory_bytes=max(_anonymous_bytes() - before, 0) + _mapped_bytes(baked) + _REPLICA_FLOOR_BYTES,
         load_ms=round((loaded - start) * 1e3, 3),
         run_ms=None if outputs is None else round((ended - loaded) * 1e3, 3),
     )
@@ -201,7 +203,7 @@ def _with_shapes(signature: Signature, session: Any, outputs: list[Any] | None) 
 
 def _small_enough(folder: Path, path: Path) -> bool:
     size = sum(f.stat().st_size for f in folder.iterdir())
-    return size <= 2 * path.stat().st_size + _BAKE_SLACK_BYTES
+    return size <= _BAKE_GROWTH * path.stat().st_size + _BAKE_SLACK_BYTES
 
 
 def _empty(folder: Path) -> None:
@@ -217,6 +219,13 @@ def _crash(number: int) -> Rejected:
     return Rejected("load_crashed", "ONNX Runtime crashed on this model")
 
 
-def _private_bytes() -> int:
+def _anonymous_bytes() -> int:
+    """Memory that is this process's own, whatever neighbours share its libraries and however old its mapped files are."""
     with open("/proc/self/smaps_rollup", encoding="ascii") as rollup:  # noqa: PTH123  no Path needed for a kernel file
-        return 1024 * sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
+        return 1024 * sum(int(line.split()[1]) for line in rollup if line.startswith("Anonymous:"))
+
+
+def _mapped_bytes(baked: Path | None) -> int:
+    """Weights that a replica maps: its own on a machine with one replica, shared with the next."""
+    weights = None if baked is None else baked / WEIGHTS_FILE
+    return weights.stat().st_size if weights is not None and weights.exists() else 0

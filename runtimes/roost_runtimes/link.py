@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from roost_runtimes.content import fold_headers
 from roost_runtimes.core import Answer, Core, Request
 from roost_runtimes.frames import FIGURES, Buffer, FrameProtocol, Kind
 from roost_runtimes.model import Model, ModelError
@@ -130,7 +131,7 @@ class ReplicaLink(FrameProtocol):
                 self._exit_when_drained()
 
         tickets[frame_id] = None  # `done` may be called before `submit` returns
-        ticket = self._core.submit(Request(method, path, dict(headers), body), done)
+        ticket = self._core.submit(Request(method, path, fold_headers(headers), body), done)
         if frame_id in tickets:
             tickets[frame_id] = ticket
 

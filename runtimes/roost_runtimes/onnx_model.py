@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from roost_runtimes.bake import session_options
 from roost_runtimes.datatypes import BY_ONNX, DATATYPES
 from roost_runtimes.model import Array, Model, ModelError, RunControl, TensorSpec
 
-_FATAL = 4
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _NODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ")
 # A source position, then for most messages a C++ signature: everything up to its last closing parenthesis.
@@ -50,7 +50,7 @@ class OnnxModel(Model):
         """Open the file. `baked`: it was optimised when it was uploaded, so it is loaded as it is."""
         self.name = name
         self.version = version
-        self._session = _open(str(path), _options(baked=baked))
+        self._session = _open(str(path), session_options(baked=baked))
         self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
         self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
         self._names = [spec.name for spec in self.outputs]
@@ -80,7 +80,9 @@ class OnnxModel(Model):
     @staticmethod
     def touch() -> None:
         """Open and run the smallest model there is: a process forked ahead then owns the pages that a wake needs."""
-        session = onnxruntime.InferenceSession(_SMALLEST, _options(baked=False), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            _SMALLEST, session_options(baked=False), providers=["CPUExecutionProvider"]
+        )
         session.run(None, {"x": np.zeros(1, np.float32)})
 
 
@@ -107,18 +109,6 @@ def clean_error(text: str) -> ModelError:
 
 def _out_of_memory() -> ModelError:
     return ModelError("the model ran out of memory on this input", code="out_of_memory")
-
-
-def _options(*, baked: bool) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL  # what goes wrong is raised; on stderr it would only repeat
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if baked:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
 
 
 def _open(path: str, options: Any) -> Any:

@@ -52,11 +52,14 @@ _TGKILL = {"x86_64": 234, "aarch64": 131}
 _X32_BIT = 0x40000000
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to SIGKILL this process when the thread that forked it ends; exit if it has ended already."""
-    parent = os.getppid()
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel to SIGKILL this process when the thread that forked it ends.
+
+    `parent` is the pid that the parent itself named: when it is not ours any more, it ended before we asked, and so do
+    we. (That the parent is process 1 proves nothing: in a container it may well be.)
+    """
     _prctl(_PR_SET_PDEATHSIG, 9)
-    if parent != os.getppid() or parent == 1:
+    if parent is not None and os.getppid() != parent:
         os._exit(0)
 
 

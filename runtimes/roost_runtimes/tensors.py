@@ -19,6 +19,9 @@ Buffer = bytes | bytearray | memoryview
 
 MAX_RANK = 64
 _MAX_DIM = 2**31 - 1
+_FP32_MAX = float(np.finfo(np.float32).max)
+_FEW = 32
+"""Up to so many numbers, comparing them costs less than having numpy watch for overflow."""
 _ALLOWED: dict[Kind, frozenset[type]] = {
     Kind.BOOL: frozenset({bool}),
     Kind.INTEGER: frozenset({int}),
@@ -99,11 +102,11 @@ def from_json(spec: Input, shape: Sequence[int], count: int, data: Any, field: s
             field=field,
         )
     try:
-        if spec.checks_overflow:
+        if not spec.checks_overflow or (0 < count <= _FEW and -_FP32_MAX <= min(data) <= max(data) <= _FP32_MAX):
+            array = np.array(data, datatype.numpy)
+        else:
             with np.errstate(over="raise"):
                 array = np.array(data, datatype.numpy)
-        else:
-            array = np.array(data, datatype.numpy)
     except (OverflowError, FloatingPointError):
         raise _out_of_range(spec, data, field) from None
     return array if len(shape) == 1 else array.reshape(shape)
@@ -111,16 +114,19 @@ def from_json(spec: Input, shape: Sequence[int], count: int, data: Any, field: s
 
 def _flatten(spec: Input, shape: Sequence[int], data: list[Any], field: str) -> list[Any]:
     """The elements of nested lists, row by row, after checking that the nesting is exactly this shape."""
-    mismatch = f"the nested data of input {spec.name!r} does not have the shape {list(shape)}"
     if not shape or len(data) != shape[0]:
-        raise RequestError(mismatch, field=field)
+        raise _nested_mismatch(spec, shape, field)
     for length in shape[1:]:
         if set(map(type, data)) != {list} or set(map(len, data)) != {length}:
-            raise RequestError(mismatch, field=field)
+            raise _nested_mismatch(spec, shape, field)
         data = list(chain.from_iterable(data))
         if not data:
             break
     return data
+
+
+def _nested_mismatch(spec: Input, shape: Sequence[int], field: str) -> RequestError:
+    return RequestError(f"the nested data of input {spec.name!r} does not have the shape {list(shape)}", field=field)
 
 
 def _wrong_element(spec: Input, data: list[Any], field: str) -> RequestError:

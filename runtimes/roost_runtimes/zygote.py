@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from roost_runtimes import sandbox
@@ -26,9 +27,10 @@ from roost_runtimes.logs import configure_logs
 def main() -> int:
     parser = argparse.ArgumentParser(prog="roost-zygote", description=__doc__)
     parser.add_argument("--control-fd", type=int, required=True, help="inherited end of the control socket")
+    parser.add_argument("--parent", type=int, required=True, help="pid of the engine's process")
     parser.add_argument("--model-factory", default="roost_runtimes.onnx_model:OnnxModel", help="module:callable")
     options = parser.parse_args()
-    sandbox.die_with_parent()
+    sandbox.die_with_parent(options.parent)
     sandbox.set_process_name("roost:zygote")
     factory = load_factory(options.model_factory)
     control = socket.socket(fileno=options.control_fd)
@@ -76,6 +78,7 @@ def _reap(control: socket.socket) -> None:
 def _fork_spare(control: socket.socket, factory: ModelFactory, inherited: tuple[int, int]) -> None:
     engine_end, replica_end = socket.socketpair()
     output_read, output_write = os.pipe2(os.O_CLOEXEC)
+    zygote = os.getpid()
     try:
         pid = os.fork()
     except OSError as error:
@@ -84,7 +87,8 @@ def _fork_spare(control: socket.socket, factory: ModelFactory, inherited: tuple[
             os.close(descriptor)
         return
     if pid == 0:
-        _become_spare(control, factory, inherited, (engine_end, replica_end), (output_read, output_write))
+        unwanted = (control.detach(), engine_end.detach(), output_read, *inherited)
+        _become_spare(zygote, factory, link=replica_end, output=output_write, unwanted=unwanted)
     replica_end.close()
     os.close(output_write)
     pidfd = os.pidfd_open(pid)
@@ -96,24 +100,18 @@ def _fork_spare(control: socket.socket, factory: ModelFactory, inherited: tuple[
 
 
 def _become_spare(
-    control: socket.socket,
-    factory: ModelFactory,
-    inherited: tuple[int, int],
-    link: tuple[socket.socket, socket.socket],
-    output: tuple[int, int],
+    zygote: int, factory: ModelFactory, *, link: socket.socket, output: int, unwanted: Sequence[int]
 ) -> None:
     """The child's life; never returns."""
     status = 70
     try:
-        sandbox.die_with_parent()
+        sandbox.die_with_parent(zygote)
         sandbox.set_process_name("roost:spare")
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(output[1], 1)
-        os.dup2(output[1], 2)
-        control.close()
-        link[0].close()
-        for descriptor in (*inherited, *output):
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for descriptor in (output, *unwanted):
             os.close(descriptor)
         configure_logs()
         if not sandbox.forbid_network_and_exec():
@@ -121,7 +119,7 @@ def _become_spare(
         warm = getattr(factory, "touch", None)
         if warm is not None:
             warm()
-        status = serve_link(link[1], factory)
+        status = serve_link(link, factory)
     except BaseException:  # noqa: BLE001 - the child must not unwind into the zygote's loop
         traceback.print_exc()
     finally:

@@ -93,6 +93,7 @@ class Authenticator:
         if due:
             await self._database.write(_write_last_used, due)
             self._written.update(due)
+            self._written = {k: at for k, at in self._written.items() if self._directory.key_by_id(k) is not None}
         return len(due)
 
 

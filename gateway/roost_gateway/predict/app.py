@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -130,8 +131,7 @@ class PredictApp:
         """The answer, metered; None when the client did not wait for it."""
         principal.require(Scope.PREDICT)
         route = self._route(target)
-        loop = asyncio.get_running_loop()
-        measured = Measured(target.tenant, target.model, request_id, loop.time())
+        measured = Measured(target.tenant, target.model, request_id, perf_counter())
         self._figures.inflight += 1
         try:
             status, headers, body = await self._answer(target, route, incoming, measured, receive)
@@ -171,6 +171,8 @@ class PredictApp:
         finally:
             gate.leave()
         headers = [pair for pair in response.headers if pair[0] in _ANSWER_HEADERS]
+        if response.status >= 400:
+            return response.status, headers, _with_request_id(response.body, measured.request_id)
         return response.status, headers, response.body
 
     def _enter(self, tenant: str) -> Gate:
@@ -205,10 +207,19 @@ class PredictApp:
         self._figures.answered(
             route.key,
             outcome_of(status),
-            seconds=asyncio.get_running_loop().time() - measured.started,
+            seconds=perf_counter() - measured.started,
             queue_us=measured.queue_us,
             cold_start_us=measured.cold_start_us,
         )
+
+
+def _with_request_id(body: bytes | bytearray | memoryview, request_id: str) -> bytes:
+    """A replica's error, which does not know the id, in the shape of all errors."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return bytes(body)
+    return orjson.dumps({**document, "request_id": request_id}) if isinstance(document, dict) else bytes(body)
 
 
 async def _refuse_method(send: Send, allowed: bytes, request_id: str) -> None:

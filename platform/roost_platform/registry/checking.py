@@ -103,7 +103,7 @@ class Checker:
             f"--bake-dir={bake_dir.absolute()}",
             f"--memory-bytes={limits.memory_bytes}",
             f"--cpu-seconds={limits.cpu_s}",
-            f"--file-bytes={2 * path.stat().st_size + _LEAST_FILE_BYTES}",
+            f"--file-bytes={4 * path.stat().st_size + _LEAST_FILE_BYTES}",
         ]
 
     async def _run(self, *arguments: str) -> _Ended:

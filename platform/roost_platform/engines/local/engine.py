@@ -145,7 +145,7 @@ class LocalEngine(Engine):
         runner = self._runners.get(revision)
         if runner is None:
             raise NotFound("there is no such revision")
-        return Lease(runner, deadline, self._loop)
+        return Lease(runner, deadline)
 
     def figures(self) -> EngineFigures:
         awake = list(self._awake)

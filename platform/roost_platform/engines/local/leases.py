@@ -1,6 +1,7 @@
 """A lease: one request's right to one slot of one replica."""
 
 import asyncio
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
@@ -12,12 +13,11 @@ from roost_platform.engines.port import Upstream, UpstreamRequest, UpstreamRespo
 class Lease(Upstream):
     """Entered, it has waited for a slot; left, the slot is free again, or will be when the replica lets go of it."""
 
-    __slots__ = ("_call", "_deadline", "_loop", "_replica", "_runner", "cold_start_us", "queue_us")
+    __slots__ = ("_call", "_deadline", "_replica", "_runner", "cold_start_us", "queue_us")
 
-    def __init__(self, runner: Runner, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, runner: Runner, deadline: float) -> None:
         self._runner = runner
         self._deadline = deadline
-        self._loop = loop
         self._replica: Replica | None = None
         self._call: Call | None = None
         self.queue_us = 0
@@ -33,8 +33,8 @@ class Lease(Upstream):
         return self
 
     async def _wait(self) -> Replica:
-        runner, loop = self._runner, self._loop
-        since = loop.time()
+        runner = self._runner
+        since = perf_counter()
         cold = runner.ready == 0
         try:
             waiter = runner.enqueue(self._deadline)
@@ -55,9 +55,9 @@ class Lease(Upstream):
         except BaseException:
             runner.left()
             raise
-        self.queue_us = int((loop.time() - since) * 1e6)
+        self.queue_us = int((perf_counter() - since) * 1e6)
         if cold:
-            self.cold_start_us = max(0, int((min(replica.ready_at, loop.time()) - since) * 1e6))
+            self.cold_start_us = max(1, int((replica.ready_at - since) * 1e6))
         return replica
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:

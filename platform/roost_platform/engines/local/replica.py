@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from time import perf_counter
 
 import orjson
 
@@ -56,7 +57,7 @@ class Replica(FrameProtocol):
         self.idle_since = self._loop.time()
         self.served = 0
         self.was_ready = False
-        self.ready_at = 0.0
+        self.ready_at = 0.0  # perf_counter's seconds
         self.state_before_gone = State.SPARE
         self.run_us = 0
         self.failure: tuple[str, str] | None = None
@@ -140,7 +141,8 @@ class Replica(FrameProtocol):
             if self.state is State.STARTING:
                 self.state = State.READY
                 self.was_ready = True
-                self.ready_at = self.idle_since = self._loop.time()
+                self.idle_since = self._loop.time()
+                self.ready_at = perf_counter()
             if not self._ready.done():
                 self._ready.set_result(None)
         elif kind == Kind.FAILED:

@@ -74,6 +74,8 @@ class Zygote:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command,
+                    "--parent",
+                    str(os.getpid()),
                     "--control-fd",
                     str(theirs.fileno()),
                     pass_fds=[theirs.fileno()],
