@@ -56,7 +56,9 @@ class Runtime(Contender):
     def __init__(self, model: Model, work: Path) -> None:
         port = free_port()
         command = [sys.executable, "-m", "roost_runtimes", "serve", "--host", "127.0.0.1", "--port", str(port)]
-        super().__init__([*command, "--model", str(model.file), "--name", model.name], port=port, log=work / "runtime.log")
+        super().__init__(
+            [*command, "--model", str(model.file), "--name", model.name], port=port, log=work / "runtime.log"
+        )
 
 
 class InProcess:

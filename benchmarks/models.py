@@ -113,9 +113,7 @@ def _tiny() -> onnx.ModelProto:
         helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
         helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
     ]
-    return _model(
-        "tiny", nodes, weights, (4,), label=(TensorProto.INT64, ()), probabilities=(TensorProto.FLOAT, (3,))
-    )
+    return _model("tiny", nodes, weights, (4,), label=(TensorProto.INT64, ()), probabilities=(TensorProto.FLOAT, (3,)))
 
 
 def _image() -> onnx.ModelProto:

@@ -41,7 +41,9 @@ class Tree:
 
     def __init__(self, command: Sequence[str], *, log: Path, environment: dict[str, str] | None = None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("ROOST_") and k != "PYTHONDONTWRITEBYTECODE"}
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith("ROOST_") and k != "PYTHONDONTWRITEBYTECODE"
+        }
         environment = inherited | {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"} | (environment or {})
         self.log = log
         with log.open("ab") as output:

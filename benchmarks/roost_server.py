@@ -3,6 +3,7 @@
 import secrets
 import sys
 import time
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -63,8 +64,15 @@ class Roost(Contender):
                     waiting.discard(model["model"])
             return not waiting
 
-        wait_until(asleep, limit_s=_SLEEP_S, what="sleep", every_s=0.3)
-        time.sleep(0.7)  # the last processes end, and spares are made again
+        if not asleep():
+            wait_until(asleep, limit_s=_SLEEP_S, what="sleep", every_s=0.3)
+            time.sleep(0.7)  # the last processes end, and spares are made again
+
+    def cold_starts(self) -> tuple[float, float]:
+        """How many calls found their model asleep since the start, and the seconds they waited for a replica in all."""
+        with urllib.request.urlopen(f"{self.url}/metrics") as page:
+            lines = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[0] != "#")
+        return tuple(float(lines[f"roost_cold_start_duration_seconds_{part}"]) for part in ("count", "sum"))
 
     def metered(self) -> int:
         """Calls in the ledger, all of them: it is read until it no longer grows."""

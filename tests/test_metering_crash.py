@@ -29,7 +29,7 @@ async def test_kill_9_at_random_points_loses_no_acknowledged_call_and_counts_non
     acknowledged: list[str] = []
     with sqlite_ledger(tmp_path) as database:
         for run in range(KILLS):
-            acknowledged += _run_and_kill(tmp_path, f"run{run:02}", after=chance.randrange(1, 4000))
+            acknowledged += _run_and_kill(tmp_path, f"run{run:02}", after=chance.randrange(1, 500))
         shipped_by_the_killed = len(await database.read(request_ids))
         await Shipper(journal_folder=tmp_path / "journal", database=database).drain()
         stored = await database.read(request_ids)
@@ -85,8 +85,8 @@ def _meter_for_ever(folder: Path, source: str, pipe: Pipe) -> None:
 
 async def _meter(folder: Path, source: str, pipe: Pipe) -> None:
     database = Database(sqlite_url(folder / "roost.sqlite"))
-    journal = Journal(folder / "journal", source=source, segment_bytes=4096)
-    shipper = Shipper(journal_folder=folder / "journal", database=database, interval_s=0.002, stretch_bytes=1000)
+    journal = Journal(folder / "journal", source=source, segment_bytes=2000)
+    shipper = Shipper(journal_folder=folder / "journal", database=database, interval_s=0.002, stretch_bytes=3000)
 
     async def call(caller: int) -> None:
         number = 0
@@ -96,7 +96,7 @@ async def _meter(folder: Path, source: str, pipe: Pipe) -> None:
             await journal.written()
             os.write(pipe.fileno(), f"{request_id}\n".encode())
             number += 1
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)  # so that the shipper has its share of a short life
 
     await asyncio.gather(shipper.run(), *(call(i) for i in range(CALLERS)))
 

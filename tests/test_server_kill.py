@@ -17,16 +17,17 @@ from roost_process import RoostProcess, wait_until_gone
 
 KILLS = 100
 KILLS_AT_START = 10
-SERVERS = 2  # at once, because a restart is mostly one core's work
+SHIP_INTERVALS_S = (1.0, 0.01)
+"""One server each, at once, because a restart is mostly one core's work. The second is mostly killed while it ships."""
 CLIENTS = 5
 
 
 class Campaign:
     """One server, killed and restarted on the same folder, and what its clients hold against it."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, ship_interval_s: float) -> None:
         self.random = random.Random(seed)
-        self.server = RoostProcess(folder)
+        self.server = RoostProcess(folder, ROOST_JOURNAL_SHIP_INTERVAL_S=str(ship_interval_s))
         self.file = models.add_one(folder / "add_one.onnx")
         self.sent: set[str] = set()
         self.acknowledged: set[str] = set()
@@ -116,14 +117,14 @@ async def test_a_server_killed_a_hundred_times_loses_no_acknowledged_call_and_co
     seed = int(os.environ.get("ROOST_TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"ROOST_TEST_SEED={seed}")
     campaigns = []
-    for index in range(SERVERS):
+    for index, interval_s in enumerate(SHIP_INTERVALS_S):
         folder = tmp_path / str(index)
         folder.mkdir()
-        campaigns.append(Campaign(folder, seed + index))
+        campaigns.append(Campaign(folder, seed + index, interval_s))
     try:
         async with asyncio.TaskGroup() as group:
             for campaign in campaigns:
-                group.create_task(campaign.run(KILLS // SERVERS, KILLS_AT_START // SERVERS))
+                group.create_task(campaign.run(KILLS // len(campaigns), KILLS_AT_START // len(campaigns)))
         for campaign in campaigns:
             await campaign.check()
             print(f"{len(campaign.acknowledged)} of {len(campaign.sent)} calls were acknowledged")

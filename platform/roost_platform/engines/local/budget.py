@@ -44,9 +44,12 @@ class Budget:
 
     def fits(self, size: int) -> bool:
         """Whether one more replica of `size` bytes can be admitted. One is always admitted on an empty machine."""
-        if self.replicas == 0:
-            return True
-        return self.replicas < self._capacity.replicas and self.memory_bytes + size <= self._capacity.memory_bytes
+        return self.replicas == 0 or self.lacking(size) == (0, 0)
+
+    def lacking(self, size: int) -> tuple[int, int]:
+        """Bytes and replicas that would have to go before one more of `size` bytes fits."""
+        memory = self.memory_bytes + size - self._capacity.memory_bytes
+        return max(0, memory), max(0, self.replicas + 1 - self._capacity.replicas)
 
     def take(self, size: int) -> None:
         self.replicas += 1

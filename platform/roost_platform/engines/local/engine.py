@@ -198,22 +198,25 @@ class LocalEngine(Engine):
             if runner.starved:
                 runner.converge()
 
-    def _make_room(self, hungry: Runner, size: int) -> bool:
-        """Put idle replicas of others to sleep, longest idle first, until `size` fits; False when there are too few."""
-        idle: list[tuple[float, Runner, Replica]] = [
-            (replica.idle_since, runner, replica)
-            for runner in self._awake
-            if runner is not hungry
-            for replica in runner.idle_replicas()
-        ]
+    def _make_room(self, hungry: Runner) -> None:
+        """Put idle replicas of others to sleep, longest idle first, until one of `hungry` would fit.
+
+        Their room comes back when their processes have gone; `_freed` then lets the hungry one try again.
+        """
+        memory, replicas = self._budget.lacking(hungry.size)
+        idle: list[tuple[float, Runner, Replica]] = []
+        for runner in self._awake:
+            memory -= runner.leaving * runner.size
+            replicas -= runner.leaving
+            if runner is not hungry:
+                idle += [(replica.idle_since, runner, replica) for replica in runner.idle_replicas()]
         for _, runner, replica in sorted(idle, key=lambda entry: entry[0]):
+            if memory <= 0 and replicas <= 0:
+                return
             runner.sleep_idle(replica)
             logger.info("replica_evicted", extra={"revision": str(runner.key), "for": str(hungry.key)})
-            # Its memory is given back when the process is gone; `_freed` then lets the hungry one try again.
-            size -= runner.size
-            if size <= 0:
-                break
-        return False
+            memory -= runner.size
+            replicas -= 1
 
     def _zygote(self, runtime: str) -> Spawner:
         return self._zygotes.get(runtime) or MissingRuntime(runtime)

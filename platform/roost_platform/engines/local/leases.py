@@ -5,7 +5,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self
 
-from roost_platform.engines.local.replica import Call, Replica
+from roost_platform.engines.local.replica import Call, Replica, State
 from roost_platform.engines.local.runner import Runner
 from roost_platform.engines.port import Upstream, UpstreamRequest, UpstreamResponse
 
@@ -50,6 +50,7 @@ class Lease(Upstream):
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 waiter.future.result().release()  # the slot came in the same turn as the cancellation
             else:
+                runner.forget(waiter)
                 runner.left()
             raise
         except BaseException:
@@ -63,6 +64,12 @@ class Lease(Upstream):
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         assert self._replica is not None, "a lease is used inside its context"
         assert self._call is None, "a lease is for one request"
+        while self._replica.state is State.GONE:
+            # It died between the lease and this call; nothing was sent, so another may serve it.
+            self._replica.release()
+            self._replica = None
+            self._runner.arrived()
+            self._replica = await self._wait()
         call = self._call = self._replica.call(request, self._deadline)
         return await call.future
 

@@ -123,7 +123,8 @@ class Replica(FrameProtocol):
         """Nothing new will be sent; the process exits when the last answer is out."""
         if self.state in (State.READY, State.STARTING):
             self.state = State.DRAINING
-            self.send_frame(Kind.DRAIN)
+            if self.inflight == 0:
+                self.send_frame(Kind.DRAIN)
 
     def kill(self) -> None:
         """SIGKILL by pidfd: never another process that got the same pid."""
@@ -167,6 +168,9 @@ class Replica(FrameProtocol):
         self.inflight -= 1
         if self.inflight == 0:
             self.idle_since = self._loop.time()
+            if self.state is State.DRAINING:
+                # Not before: a slot may have been taken whose request is not sent yet.
+                self.send_frame(Kind.DRAIN)
         self.on_slot_free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -61,7 +61,7 @@ class Runner:
         zygote: Spawner,
         locate: Callable[[str], tuple[Path, bool]],
         budget: Budget,
-        make_room: Callable[["Runner", int], bool],
+        make_room: Callable[["Runner"], None],
         on_awake: Callable[["Runner"], None],
         on_freed: Callable[[], None],
         settings: RunnerSettings,
@@ -140,6 +140,11 @@ class Runner:
             self.converge()
         return waiter
 
+    def forget(self, waiter: Waiter) -> None:
+        """Its caller has gone; its place in the queue is free."""
+        with contextlib.suppress(ValueError):
+            self.waiters.remove(waiter)
+
     def _hopeful(self) -> bool:
         """Whether some replica serves or is on its way."""
         return self._starting > 0 or any(r.state in (State.STARTING, State.READY) for r in self.replicas)
@@ -212,8 +217,9 @@ class Runner:
         now = self._loop.time()
         if now < self._retry_at or self.closed:
             return False
-        self.starved = not self._budget.fits(self.size) and not self._make_room(self, self.size)
+        self.starved = not self._budget.fits(self.size)
         if self.starved:
+            self._make_room(self)
             return False
         if self.waking_since is None and not self.ready:
             self.waking_since = now
@@ -331,6 +337,11 @@ class Runner:
         """Ready replicas that do nothing and that no min-scale holds: they may be put to sleep to make room."""
         idle = [r for r in self.replicas if r.state is State.READY and r.inflight == 0]
         return idle if not self.waiters and self.policy.min_scale == 0 else []
+
+    @property
+    def leaving(self) -> int:
+        """Replicas that are about to give their room back."""
+        return sum(1 for r in self.replicas if r.state is State.DRAINING)
 
     def sleep_idle(self, replica: Replica) -> None:
         """Give room to others: this replica goes to sleep now; the next request wakes another."""
