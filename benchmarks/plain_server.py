@@ -26,7 +26,7 @@ class Models:
     def get(self, name: str) -> tuple[onnxruntime.InferenceSession, list[str]]:
         """The session and the names of its outputs. Raises HTTPException when there is no such model."""
         if name not in self._open:
-            file = self._folder / f"{name.split('-')[0]}.onnx"
+            file = self._folder / f"{name.partition('-')[0]}.onnx"
             if not file.is_file():
                 raise HTTPException(404, "no such model")
             options = onnxruntime.SessionOptions()

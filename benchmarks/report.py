@@ -106,7 +106,7 @@ def _table(table: Table, rotations: list[Round]) -> list[str]:
     shown = [c for c in table.columns if any(c.metric in _figures(r, n) for r in rotations for n in contenders)]
     titles = ["", *(column.title for column in shown)]
     titles += ["p50 / p95 / p99 ms of all (count)"] if table.samples else []
-    titles += [f"× {FLOOR}", f"× {PLAIN}"]
+    titles += [f"ratio to {FLOOR}", f"ratio to {PLAIN}"]
     lines = [_row(titles), _row(["---"] * len(titles))]
     for name in contenders:
         cells = [_cell([_figures(r, name).get(column.metric) for r in rotations], column) for column in shown]
@@ -126,13 +126,13 @@ def _figures(rotation: Round, name: str) -> dict[str, Any]:
 def _cell(values: Sequence[float | None], column: Column) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return "–"
+        return "-"
     return _spread(known, column.digits) if column.spread else f"{median(known):,.{column.digits}f}"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
     middle, low, high = (f"{value:,.{digits}f}" for value in (median(values), min(values), max(values)))
-    return middle if low == high else f"{middle} ({low}–{high})"
+    return middle if low == high else f"{middle} ({low}-{high})"
 
 
 def _percentiles(samples: list[float]) -> str:
@@ -148,7 +148,7 @@ def _ratio(rotations: list[Round], name: str, base: str, metric: str) -> str:
     pairs = [(_figures(r, name).get(metric), _figures(r, base).get(metric)) for r in rotations]
     ratios = [value / reference for value, reference in pairs if value is not None and reference]
     if not ratios:
-        return "–"
+        return "-"
     digits = 3 if median(ratios) < 0.1 else 2 if median(ratios) < 10 else 0
     return _spread(ratios, digits)
 
@@ -177,13 +177,16 @@ def machine() -> dict[str, Any]:
 def heading(document: dict[str, Any]) -> list[str]:
     host = document["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in host["packages"].items())
-    return [
+    measured_on = (
         f"Measured on {host['date']}: {host['cores']} cores of {host['cpu']}, {host['memory_gib']} GiB, "
         f"Linux {host['kernel']}, Python {host['python']}; {packages}. Load average at the start "
         f"{host['load_at_start']:.2f}. Command: `{document['command']}` ({document['rotations']} interleaved rotations, "
-        f"{document['minutes']:.0f} minutes).",
+        f"{document['minutes']:.0f} minutes)."
+    )
+    return [
+        measured_on,
         "",
-        "Median (least–most) over the rotations; ratios are of the first column and are taken inside each rotation.",
+        "Median (least-most) over the rotations; ratios are of the first column and are taken inside each rotation.",
     ]
 
 

@@ -87,6 +87,7 @@ def _prepare(sizes: Sizes, names: list[str], stack: ExitStack) -> Bench:
     models = build(models_folder)
     if "memory" in names:
         _register(sizes, models)
+        Roost(WORK / "empty", WORK).stop()  # the first start makes the database and the tenant
 
     roost = Roost(WORK / "data", WORK)
     stack.callback(roost.stop)

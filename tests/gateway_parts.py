@@ -104,6 +104,9 @@ class ScriptedEngine(Engine):
     def lease(self, revision: RevisionKey, deadline: float) -> AbstractAsyncContextManager[Upstream]:
         raise AssertionError("the control side asks for no lease")
 
+    def log(self, revision: RevisionKey, lines: int) -> list[str]:
+        return []
+
     def figures(self) -> EngineFigures:
         return EngineFigures()
 

@@ -5,15 +5,18 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from gateway_parts import IRIS, Parts, ScriptedEngine, gateway_parts
+from roost_gateway.access.keys import NewKey
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.settings import LimitSettings
 from roost_platform.domain.errors import DeadlineExceeded
 from roost_platform.domain.services import RevisionKey
+from roost_platform.domain.tenants import Scope
 from roost_platform.domain.usage import UsageEvent
 from roost_platform.engines.port import Upstream, UpstreamRequest, UpstreamResponse
 from roost_platform.metering.journal import Journal
@@ -178,7 +181,7 @@ class Client:
 
 
 @dataclass
-class Path_:
+class PredictPath:
     """The prediction path under test."""
 
     app: PredictApp
@@ -194,9 +197,8 @@ class Path_:
     def call(self) -> Client:
         return Client(self.app, self.secret)
 
-    async def key(self, *scopes: str, tenant: str = "acme", expires_at: Any = None) -> str:
-        _, secret = await self.parts.keys.create(tenant, "another", frozenset(scopes), expires_at)
-        return secret
+    async def key(self, *scopes: Scope, expires_at: datetime | None = None) -> NewKey:
+        return await self.parts.keys.create("acme", name="another", scopes=frozenset(scopes), expires_at=expires_at)
 
     def events(self) -> list[UsageEvent]:
         """What was journalled so far."""
@@ -212,10 +214,10 @@ class Path_:
 
 
 @asynccontextmanager
-async def predict_path(folder: Path, *, journal_limit: int = 1 << 30, **limits: Any) -> AsyncIterator[Path_]:
+async def predict_path(folder: Path, *, journal_limit: int = 1 << 30, **limits: Any) -> AsyncIterator[PredictPath]:
     """Tenant acme with the model iris in service."""
     engine = LeasingEngine()
-    figures = PredictFigures()
+    figures = PredictFigures(known=lambda _tenant, _model: True)
     async with gateway_parts(folder, engine=engine) as parts:
         secret = await parts.add_tenant("acme")
         await parts.serve(IRIS)
@@ -229,7 +231,7 @@ async def predict_path(folder: Path, *, journal_limit: int = 1 << 30, **limits: 
             limits=LimitSettings(**limits),
             serving=lambda: made.serving,
         )
-        made = Path_(app, parts, engine, journal, figures, secret, folder / "journal")
+        made = PredictPath(app, parts, engine, journal, figures, secret, folder / "journal")
         watching = asyncio.create_task(app.watch.run())
         try:
             yield made

@@ -150,7 +150,7 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         await deployments.start()
         stack.push_async_callback(deployments.stop)
 
-        figures = PredictFigures()
+        figures = PredictFigures(known=lambda tenant, model: directory.route(tenant, model) is not None)
         predict = PredictApp(
             directory=directory,
             authenticator=authenticator,

@@ -101,8 +101,8 @@ async def get_logs(
         raise NotFound("no such revision")
     return LogDocument(
         revisions=[
-            RevisionLog(name=record.revision.name, version=record.revision.version, lines=list(status.log[-lines:]))
-            for record, status in zip(route.records, parts.deployments.statuses(route), strict=True)
+            RevisionLog(name=record.revision.name, version=record.revision.version, lines=printed)
+            for record, printed in zip(route.records, parts.deployments.logs(route, lines), strict=True)
             if revision in (None, record.revision.name)
         ]
     )

@@ -20,7 +20,7 @@ from roost_gateway.deployments.rollout import Verdict, verdicts
 from roost_platform.database.connection import Database
 from roost_platform.domain.errors import Conflict, NotFound, Unavailable
 from roost_platform.domain.scaling import ScalingPolicy
-from roost_platform.domain.services import RevisionStatus, ServiceKey
+from roost_platform.domain.services import RevisionKey, RevisionStatus, ServiceKey
 from roost_platform.engines.port import Engine
 
 T = TypeVar("T")
@@ -125,6 +125,13 @@ class Deployments:
             if r.state is RevisionState.FAILED
             else now.revision(r.revision.name) or r.as_unknown_status()
             for r in route.records
+        ]
+
+    def logs(self, route: Route, lines: int) -> list[list[str]]:
+        """The last lines of each revision's log, oldest revision first; of failed ones, those of their failure."""
+        return [
+            self._engine.log(RevisionKey(route.key, status.name), lines) or list(status.log[-lines:])
+            for status in self.statuses(route)
         ]
 
     async def settled(self, key: ServiceKey) -> None:

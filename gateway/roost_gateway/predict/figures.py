@@ -1,7 +1,7 @@
 """Counters of the prediction path: plain numbers on the way, Prometheus text when asked."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -37,15 +37,18 @@ class Histogram:
 
 
 class PredictFigures(Collector):
-    """What the prediction path counts, by tenant and model; series of a deleted model go with `forget`."""
+    """What the prediction path counts, by tenant and model.
 
-    def __init__(self) -> None:
+    `known` says whether a model still exists; the series of one that does not are dropped at the next scrape.
+    """
+
+    def __init__(self, known: Callable[[str, str], bool]) -> None:
         self.inflight = 0
+        self._known = known
         self._requests: dict[tuple[str, str, Outcome], int] = {}
         self._latency: dict[tuple[str, str], Histogram] = {}
         self._queue = Histogram()
         self._cold_start = Histogram()
-        self._cold_starts = 0
 
     def answered(self, key: ServiceKey, outcome: Outcome, *, seconds: float, queue_us: int, cold_start_us: int) -> None:
         tenant, model = key.tenant, key.model
@@ -59,13 +62,15 @@ class PredictFigures(Collector):
         if cold_start_us:
             self._cold_start.observe(cold_start_us / 1e6)
 
-    def forget(self, key: ServiceKey) -> None:
-        """Drop the series of a model that is gone."""
-        self._latency.pop((key.tenant, key.model), None)
-        for label in [k for k in self._requests if k[:2] == (key.tenant, key.model)]:
+    def _forget_deleted(self) -> None:
+        gone = {key for key in self._latency if not self._known(*key)}
+        for key in gone:
+            del self._latency[key]
+        for label in [label for label in self._requests if label[:2] in gone]:
             del self._requests[label]
 
     def collect(self) -> Iterator[Metric]:
+        self._forget_deleted()
         requests = CounterMetricFamily("roost_requests", "Predictions answered", labels=["tenant", "model", "outcome"])
         for (tenant, model, outcome), count in self._requests.items():
             requests.add_metric([tenant, model, outcome], count)

@@ -89,6 +89,10 @@ class Engine(ABC):
         """What is true now, one entry per revision applied. Unknown keys give no entries."""
 
     @abstractmethod
+    def log(self, revision: RevisionKey, lines: int) -> list[str]:
+        """The last `lines` lines that the revision's replicas printed, oldest first; empty when it is not known."""
+
+    @abstractmethod
     def lease(self, revision: RevisionKey, deadline: float) -> AbstractAsyncContextManager[Upstream]:
         """The right to send one request to one replica, taken back when the context ends.
 

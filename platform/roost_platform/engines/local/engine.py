@@ -67,6 +67,7 @@ class LocalEngine(Engine):
         self._zygotes: dict[str, Zygote] = {}
         self._runners: dict[RevisionKey, Runner] = {}
         self._services: dict[ServiceKey, Service] = {}
+        self._past_activations = 0  # of revisions that are gone: the counter must not run back
         self._awake: dict[Runner, None] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -137,8 +138,8 @@ class LocalEngine(Engine):
             return ServiceStatus(key, ())
         return ServiceStatus(key, tuple(self._runners[RevisionKey(key, r.name)].status() for r in service.revisions))
 
-    def log(self, key: RevisionKey, lines: int) -> list[str]:
-        runner = self._runners.get(key)
+    def log(self, revision: RevisionKey, lines: int) -> list[str]:
+        runner = self._runners.get(revision)
         return runner.log(lines) if runner else []
 
     def lease(self, revision: RevisionKey, deadline: float) -> Lease:
@@ -153,7 +154,7 @@ class LocalEngine(Engine):
             wanted={r.key: r.wanted for r in awake},
             ready={r.key: r.ready for r in awake},
             queued={r.key: len(r.waiters) for r in awake},
-            activations=sum(r.activations for r in self._runners.values()),
+            activations=self._past_activations + sum(r.activations for r in self._runners.values()),
         )
 
     # Time passing: the loops call these; a test may.
@@ -223,6 +224,7 @@ class LocalEngine(Engine):
 
     def _close(self, runner: Runner) -> asyncio.Task[None]:
         self._runners.pop(runner.key, None)
+        self._past_activations += runner.activations
         task = self._loop.create_task(self._drain(runner))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
