@@ -27,12 +27,12 @@ _QUOTA = {"models": 5_000, "storage_bytes": 0, "concurrent_requests": 0, "reques
 class Roost(Contender):
     """Started and ready. The tenant is made on a fresh data folder; its key is kept beside it for a later start."""
 
-    def __init__(self, data: Path, work: Path) -> None:
+    def __init__(self, data: Path, work: Path, settings: dict[str, str] | None = None) -> None:
         port = free_port()
         data.mkdir(parents=True, exist_ok=True)
         operator_key = f"roost_{secrets.token_hex(32)}"
         command = [sys.executable, "-m", "roost_gateway", "serve", "--port", str(port), "--data", str(data)]
-        environment = {"ROOST_OPERATOR_KEY": operator_key}
+        environment = {"ROOST_OPERATOR_KEY": operator_key} | (settings or {})
         super().__init__(command, port=port, log=work / "roost.log", environment=environment)
         self.url = f"http://127.0.0.1:{port}"
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -180,10 +181,13 @@ class LocalEngine(Engine):
             runner.check_deadlines(now)
 
     async def _every(self, seconds: float, what: Callable[[], None]) -> None:
-        due = self._loop.time()
+        # Half a second off the clock's whole ones: two reports must not fall into one bucket of the autoscaler.
+        due = math.floor(self._clock()) + 0.5
         while True:
-            due = max(due + seconds, self._loop.time())
-            await asyncio.sleep(due - self._loop.time())
+            now = self._clock()
+            while due <= now:
+                due += seconds
+            await asyncio.sleep(due - now)
             try:
                 what()
             except Exception:
