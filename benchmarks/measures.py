@@ -103,7 +103,7 @@ def wake(bench: Bench, rotation: int, name: str) -> Round:
 
     plain = Plain(bench.models_folder, bench.work)
     try:
-        anew = plain.wait_for_answer(model)
+        anew = plain.wait_for_answer(model, [JSON])
         jobs = {
             FLOOR: lambda: {"samples": bench.run_floor("open", name, count)},
             PLAIN: lambda: one_by_one(plain, 0.05),
@@ -152,8 +152,8 @@ def throughput(bench: Bench, rotation: int, name: str, connections: int) -> Roun
     body = bench.models[name].bodies[JSON]
     jobs: dict[str, Callable[[], Figures]] = {
         FLOOR: lambda: dict(bench.run_floor("run", name, max(1, bench.sizes.seconds // 2))),
-        PLAIN: lambda: _closed_loop(bench.plain, name, body, connections, bench.sizes.seconds),
-        ROOST: lambda: _closed_loop(bench.roost, name, body, connections, bench.sizes.seconds),
+        PLAIN: lambda: closed_loop(bench.plain, name, body, connections, bench.sizes.seconds),
+        ROOST: lambda: closed_loop(bench.roost, name, body, connections, bench.sizes.seconds),
     }
     return take_turns(jobs, rotation)
 
@@ -163,13 +163,13 @@ def tensor(bench: Bench, rotation: int, kind: str) -> Round:
     body, seconds = bench.models["image"].bodies[kind], max(2, bench.sizes.seconds - 1)
     jobs: dict[str, Callable[[], Figures]] = {
         FLOOR: lambda: dict(bench.run_floor("run", "image", 1)),
-        PLAIN: lambda: _closed_loop(bench.plain, "image", body, 4, seconds),
-        ROOST: lambda: _closed_loop(bench.roost, "image", body, 4, seconds),
+        PLAIN: lambda: closed_loop(bench.plain, "image", body, 4, seconds),
+        ROOST: lambda: closed_loop(bench.roost, "image", body, 4, seconds),
     }
     return take_turns(jobs, rotation)
 
 
-def _closed_loop(contender: Contender, name: str, body: Body, connections: int, seconds: int) -> Figures:
+def closed_loop(contender: Contender, name: str, body: Body, connections: int, seconds: int) -> Figures:
     target = contender.target(name)
     wrk(target, body, connections=connections, seconds=1)
     before = contender.tree.cpu_s()
@@ -192,7 +192,7 @@ def half_load(bench: Bench, rotation: int) -> Round:
     """Latency of the tiny model at half of what plain FastAPI can do, and of Roost at half of what it can do itself."""
     body = bench.models["tiny"].bodies[JSON]
     servers: dict[str, Contender] = {PLAIN: bench.plain, RUNTIME: bench.runtime, ROOST: bench.roost}
-    half = {name: _closed_loop(servers[name], "tiny", body, 16, _PROBE_S)["rps"] / 2 for name in (PLAIN, ROOST)}
+    half = {name: closed_loop(servers[name], "tiny", body, 16, _PROBE_S)["rps"] / 2 for name in (PLAIN, ROOST)}
 
     def steady(contender: Contender, rate: float) -> Figures:
         took = paced(contender.target("tiny"), body, rate=rate, seconds=bench.sizes.seconds)
@@ -260,7 +260,7 @@ def _plain_memory(bench: Bench) -> Figures:
     server = Plain(bench.models_folder, bench.work)
     model = bench.models["tiny"]
     try:
-        figures: Figures = {"start_ms": server.wait_for_answer(model), "empty_mib": server.tree.pss_mib()}
+        figures: Figures = {"start_ms": server.wait_for_answer(model, [JSON]), "empty_mib": server.tree.pss_mib()}
         for copy in copies("tiny", "open", bench.sizes.registered):
             call_once(server.target(copy), model.bodies[JSON])
         figures["registered_mib"] = server.tree.pss_mib()

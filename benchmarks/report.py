@@ -96,11 +96,11 @@ def tables(rounds: Rounds) -> list[str]:
     lines: list[str] = []
     for table in TABLES:
         if table.measure in rounds:
-            lines += ["", f"### {table.title}", "", *_table(table, rounds[table.measure])]
+            lines += ["", f"### {table.title}", "", *render(table, rounds[table.measure])]
     return lines
 
 
-def _table(table: Table, rotations: list[Round]) -> list[str]:
+def render(table: Table, rotations: list[Round]) -> list[str]:
     contenders = list(dict.fromkeys(name for rotation in rotations for name in rotation))
     contenders.sort(key=lambda name: (name != FLOOR, not name.startswith("FastAPI"), name))
     shown = [c for c in table.columns if any(c.metric in _figures(r, n) for r in rotations for n in contenders)]

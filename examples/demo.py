@@ -224,6 +224,17 @@ def wake(server: Server, key: str, models: Sequence[Model], expected: dict[str, 
         )
 
 
+def show_cold_starts(server: Server) -> None:
+    """The wake as the server metered it, without the 50 threads of this script in between."""
+    for row in server.roost_json("usage")["rows"]:
+        if row["cold_starts"]:
+            mean_ms = row["cold_start_us"] / row["cold_starts"] / 1000
+            console.print(
+                f"  {row['model']}: in the server, {row['cold_starts']} calls found it asleep and waited "
+                f"[bold]{mean_ms:.1f} ms[/] on average until a replica was ready"
+            )
+
+
 def check_bill(server: Server, calls: int) -> None:
     """The statement must hold exactly the calls that were made, once the ledger has them all."""
     end = time.monotonic() + LEDGER_LIMIT_S
@@ -263,6 +274,7 @@ def story(server: Server) -> None:
     show_processes(server)
     heading(f"{PARALLEL_CALLS} calls at once wake them")
     wake(server, key, models, expected)
+    show_cold_starts(server)
     heading("What it costs")
     check_bill(server, PARALLEL_CALLS + len(models))
     heading("The end")

@@ -167,8 +167,8 @@ def _descendants() -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     parents = [os.getpid()]
     while parents:
-        for children in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
-            with suppress(OSError):
+        with suppress(OSError):  # a process may end while we look
+            for children in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
                 for pid in map(int, children.read_text().split()):
                     parents.append(pid)
                     stat = Path(f"/proc/{pid}/stat").read_text()

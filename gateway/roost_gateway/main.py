@@ -24,7 +24,7 @@ from roost_gateway.access.tenants import Tenants
 from roost_gateway.api.app import create_api
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.door import Door
-from roost_gateway.http import OneWriteProtocol
+from roost_gateway.http_guard import GuardedProtocol, check_all
 from roost_gateway.logs import configure_logs
 from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
 from roost_gateway.predict.app import PredictApp
@@ -66,7 +66,8 @@ async def _serve(settings: Settings) -> None:
             server = _Server(
                 uvicorn.Config(
                     app.door,
-                    http=OneWriteProtocol,
+                    http=GuardedProtocol,
+                    ws="none",
                     loop="none",
                     lifespan="off",
                     log_config=None,
@@ -76,7 +77,8 @@ async def _serve(settings: Settings) -> None:
                     timeout_keep_alive=75,
                     timeout_graceful_shutdown=int(settings.grace_s),
                     backlog=2048,
-                )
+                ),
+                body_idle_s=settings.limits.body_idle_s,
             )
             _stop_on_signals(server, app)
             (settings.data / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
@@ -188,6 +190,15 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handling: it re-raises the signal when done, before our own parts have stopped."""
+
+    def __init__(self, config: uvicorn.Config, *, body_idle_s: float) -> None:
+        super().__init__(config)
+        self._body_idle_s = body_idle_s
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # ten ticks are a second
+            check_all(self.server_state.connections, asyncio.get_running_loop().time(), body_idle_s=self._body_idle_s)
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -160,7 +160,6 @@ class PredictApp:
                 receive,
                 declared=incoming.content_length,
                 limit=self._limits.request_bytes,
-                idle_s=self._limits.body_idle_s,
             )
             incoming.forwarded.append((b"x-request-id", measured.request_id.encode()))
             request = UpstreamRequest("POST", target.inner, incoming.forwarded, pieces)

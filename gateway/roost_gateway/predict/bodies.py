@@ -1,6 +1,5 @@
-"""Reading a request's body: whole, in the pieces it came in, within limits of size and patience."""
+"""Reading a request's body: whole, in the pieces it came in, within a limit. Silence is bounded by `http_guard`."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -13,10 +12,10 @@ class ClientGone(Exception):
     """The client closed the connection; nobody is left to answer."""
 
 
-async def read_body(receive: Receive, *, declared: bytes | None, limit: int, idle_s: float) -> tuple[list[bytes], int]:
+async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> tuple[list[bytes], int]:
     """The body's pieces and their sum in bytes.
 
-    Raises TooLarge (before reading when the declared length says so), InvalidRequest when the client stalls, ClientGone.
+    Raises TooLarge (before reading when the declared length says so), InvalidRequest for no length, ClientGone.
     """
     if declared is not None:
         if not declared.isdigit():
@@ -26,11 +25,7 @@ async def read_body(receive: Receive, *, declared: bytes | None, limit: int, idl
     pieces: list[bytes] = []
     size, more = 0, True
     while more:
-        try:
-            # The first message is there already for small bodies: no timer for those.
-            message = await (asyncio.wait_for(receive(), idle_s) if pieces else receive())
-        except TimeoutError:
-            raise InvalidRequest(f"no byte of the body came for {idle_s:g} s", code="body_timeout") from None
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         body, more = message.get("body", b""), message.get("more_body", False)

@@ -1,0 +1,28 @@
+"""BentoML: it has no V2 protocol, so it is handed V2 documents under a V2 path; its access log is off."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from common import FILE, NAME, PORT, Session
+
+
+@bentoml.service(workers=1, logging={"access": {"enabled": False}})
+class Served:
+    def __init__(self) -> None:
+        self._session = Session()
+
+    @bentoml.api(route=f"/v2/models/{NAME}/infer")
+    async def infer(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        return self._session.answer({"inputs": inputs})
+
+
+if __name__ == "__main__":
+    from bentoml.serving import serve_http
+
+    os.chdir(Path(__file__).parent)
+    sys.argv[1:] = [str(PORT), str(FILE)]
+    with serve_http("serve_bentoml:Served", host="127.0.0.1", port=PORT) as server:
+        server.process.wait()

@@ -1,0 +1,140 @@
+"""What a connection may send, and how slowly: uvicorn and its parser put no bound on a head, nor on how long it takes.
+
+A head has a largest size and a time to be complete, a body a longest silence. One look a second at every connection
+keeps the times, so that a call pays nothing for them. What is no HTTP is refused in the words of every other error.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import httptools
+import orjson
+
+from roost_gateway.http import OneWriteProtocol
+from roost_gateway.request_ids import request_id_from
+
+HEAD_BYTES = 64 * 1024
+"""Request line and headers: the engine's link carries no more than a mebibyte of them."""
+HEAD_S = 10.0
+"""From its first byte to its last; and from the connection to that first byte."""
+
+_PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+_OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
+
+
+class GuardedProtocol(OneWriteProtocol):
+    """One connection. `check` must be called about once a second."""
+
+    def __init__(self, *arguments: Any, **how: Any) -> None:
+        super().__init__(*arguments, **how)
+        self._head_since: float | None = None
+        self._head_bytes = 0
+        """Of the pieces before the one that is being parsed."""
+        self._piece_bytes = 0
+        self._heard_at = 0.0
+        self._too_large = False
+        self._upgrading = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._head_since = self._heard_at = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._heard_at = self.loop.time()
+        self._feed(data)
+
+    def check(self, now: float, *, body_idle_s: float) -> None:
+        """Close a connection that takes too long; `now` is the loop's time."""
+        if self.transport.is_closing() or self.flow.read_paused:
+            return
+        if self._head_since is not None:
+            if now - self._head_since > HEAD_S:
+                self._refuse(400, "head_timeout", f"the request's head was not complete within {HEAD_S:g} s")
+        elif self._waits_for_body() and now - self._heard_at > body_idle_s:
+            self._refuse(400, "body_timeout", f"no byte of the body came for {body_idle_s:g} s")
+
+    def _waits_for_body(self) -> bool:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.more_body:
+            return False
+        return not cycle.waiting_for_100_continue  # such a client waits for us
+
+    # Parsing
+
+    def _feed(self, data: bytes) -> None:
+        self._piece_bytes = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            if not self._too_large:
+                self._refuse(400, "bad_http", "this is not a well-formed HTTP/1.1 request")
+                return
+        if self._head_since is not None:
+            self._head_bytes += len(data)
+            self._too_large = self._too_large or self._head_bytes > HEAD_BYTES
+        if self._too_large:
+            self._refuse(431, "head_too_large", f"the request's head is larger than {HEAD_BYTES} bytes")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_since = self.loop.time()
+        self._head_bytes = -self._piece_bytes  # where in this piece it begins is not told; it counts as nothing
+
+    def on_headers_complete(self) -> None:
+        if max(self._head_bytes, 0) + self._piece_bytes > HEAD_BYTES and self._head_size() > HEAD_BYTES:
+            self._too_large = True
+            raise ValueError("too large")  # ends the parsing
+        self._head_since = None
+        self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._upgrading:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._upgrading:
+            super().on_message_complete()
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Answer in HTTP/1.1, as RFC 9110 (7.8) lets a server that knows no other protocol.
+
+        The parser takes what follows an upgrade for that other protocol and would lose the body; clients that offer
+        HTTP/2 with every request do send one.
+        """
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [pair for pair in self.headers if pair[0] not in _OF_UPGRADES]
+        if not self.parser.should_keep_alive():
+            kept.append((b"connection", b"close"))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed(line + b"".join(b"%b: %b\r\n" % pair for pair in kept) + b"\r\n" + rest)
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Say why and close. While an answer is under way nothing is said: it would be taken for that answer."""
+        if self.transport.is_closing():
+            return
+        if self._may_answer():
+            request_id = request_id_from(self.headers or ())
+            body = orjson.dumps({"error": message, "code": code, "request_id": request_id})
+            self.transport.write(
+                b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
+                b"connection: close\r\n\r\n%b" % (status, _PHRASES[status], len(body), request_id.encode(), body)
+            )
+        self.transport.close()
+
+    def _may_answer(self) -> bool:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return True
+        return self._waits_for_body() and not cycle.response_started
+
+
+def check_all(connections: Iterable[Any], now: float, *, body_idle_s: float) -> None:
+    """`GuardedProtocol.check` for each of a server's connections."""
+    for connection in list(connections):
+        connection.check(now, body_idle_s=body_idle_s)
