@@ -9,7 +9,7 @@ from load import Connection, Target, WrongAnswer
 from models import BINARY, JSON, Model
 from processes import Tree, free_port, wait_until
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).resolve().parent
 _START_S = 90.0
 
 

@@ -21,7 +21,7 @@ from processes import free_port
 from report import Column, Table, heading, machine, render
 from roost_server import Roost
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / ".work" / "peers"
 ONNXRUNTIME = "onnxruntime>=1.31,<2"
 PACKAGES = {
@@ -49,8 +49,10 @@ class Peer(Contender):
 
     def __init__(self, name: str, model: Model, work: Path) -> None:
         port = free_port()
-        command = [str(_python(name)), str(HERE / "peer_servers" / f"serve_{name}.py"), str(port), str(model.file)]
+        command = [str(_python(name)), str(HERE / "peer_servers" / f"serve_{name}.py")]
         environment = {
+            "PEER_PORT": str(port),
+            "PEER_MODEL": str(model.file),
             "PYTHONPATH": str(HERE / "peer_servers"),
             "BENTOML_DO_NOT_TRACK": "1",
             "LIT_DISABLE_VERSION_CHECK": "1",
@@ -63,6 +65,8 @@ def main() -> None:
     require_wrk()
     names = [name for name in (options.only.split(",") if options.only else PACKAGES) if _install(name)]
     shutil.rmtree(WORK / "data", ignore_errors=True)
+    for log in WORK.glob("*.log"):
+        log.unlink()
     model = build(WORK / "models")["tiny"]
     document = {"machine": machine(), "command": "benchmarks/peers.py", "rotations": options.rotations}
     begun = time.monotonic()

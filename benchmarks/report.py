@@ -10,9 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measures import FLOOR, PLAIN, Round
+from measures import FLOOR, PLAIN, ROOST, Round
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+WAKE_AIM_MS = 50
 
 Rounds = dict[str, list[Round]]
 """Measure → its rotations."""
@@ -100,19 +102,36 @@ def tables(rounds: Rounds) -> list[str]:
     return lines
 
 
+def aims(rounds: Rounds) -> list[str]:
+    """Markdown lines: what Roost is meant to reach, what it reached, and whether that is enough."""
+    rows = []
+    if "wake tiny" in rounds:
+        reached = _percentile(_pooled(rounds["wake tiny"], ROOST), 95)
+        rows.append(("Tiny model wakes in 50 ms or less (p95)", f"{reached:.1f} ms", reached <= WAKE_AIM_MS))
+    for table in TABLES:
+        if table.measure in rounds and table.columns[0].metric == "rps":
+            ratio = median(_ratios(rounds[table.measure], ROOST, PLAIN, "rps"))
+            rows.append((f"{table.title}: at least FastAPI's rate", f"{ratio:.2f} of it", ratio >= 1))
+    if not rows:
+        return []
+    shown = [_row([aim, reached, "met" if met else "**missed**"]) for aim, reached, met in rows]
+    return ["", "### Aims", "", _row(["aim", "reached", ""]), _row(["---"] * 3), *shown]
+
+
 def render(table: Table, rotations: list[Round]) -> list[str]:
     contenders = list(dict.fromkeys(name for rotation in rotations for name in rotation))
     contenders.sort(key=lambda name: (name != FLOOR, not name.startswith("FastAPI"), name))
     shown = [c for c in table.columns if any(c.metric in _figures(r, n) for r in rotations for n in contenders)]
     titles = ["", *(column.title for column in shown)]
     titles += ["p50 / p95 / p99 ms of all (count)"] if table.samples else []
-    titles += [f"ratio to {FLOOR}", f"ratio to {PLAIN}"]
+    bases = [base for base in (FLOOR, PLAIN) if base in contenders]
+    titles += [f"ratio to {base}" for base in bases]
     lines = [_row(titles), _row(["---"] * len(titles))]
     for name in contenders:
         cells = [_cell([_figures(r, name).get(column.metric) for r in rotations], column) for column in shown]
         if table.samples:
-            cells.append(_percentiles([ms for r in rotations for ms in r[name].get("samples", ())]))
-        cells += [_ratio(rotations, name, base, table.columns[0].metric) for base in (FLOOR, PLAIN)]
+            cells.append(_percentiles(_pooled(rotations, name)))
+        cells += [_ratio(rotations, name, base, table.columns[0].metric) for base in bases]
         lines.append(_row([name, *cells]))
     return lines
 
@@ -136,21 +155,31 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def _percentiles(samples: list[float]) -> str:
-    ordered = sorted(samples)
-    picked = (ordered[min(len(ordered) - 1, len(ordered) * share // 100)] for share in (50, 95, 99))
-    return " / ".join(f"{value:.1f}" for value in picked) + f" ({len(ordered)})"
+    return " / ".join(f"{_percentile(samples, share):.1f}" for share in (50, 95, 99)) + f" ({len(samples)})"
+
+
+def _percentile(samples: list[float], share: int) -> float:
+    return sorted(samples)[min(len(samples) - 1, len(samples) * share // 100)]
+
+
+def _pooled(rotations: list[Round], name: str) -> list[float]:
+    return [ms for rotation in rotations for ms in rotation[name].get("samples", ())]
 
 
 def _ratio(rotations: list[Round], name: str, base: str, metric: str) -> str:
     """The median of the ratios of each rotation, with their spread."""
     if name == base:
         return "1"
-    pairs = [(_figures(r, name).get(metric), _figures(r, base).get(metric)) for r in rotations]
-    ratios = [value / reference for value, reference in pairs if value is not None and reference]
+    ratios = _ratios(rotations, name, base, metric)
     if not ratios:
         return "-"
     digits = 3 if median(ratios) < 0.1 else 2 if median(ratios) < 10 else 0
     return _spread(ratios, digits)
+
+
+def _ratios(rotations: list[Round], name: str, base: str, metric: str) -> list[float]:
+    pairs = [(_figures(r, name).get(metric), _figures(r, base).get(metric)) for r in rotations]
+    return [value / reference for value, reference in pairs if value is not None and reference]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -180,7 +209,7 @@ def heading(document: dict[str, Any]) -> list[str]:
     measured_on = (
         f"Measured on {host['date']}: {host['cores']} cores of {host['cpu']}, {host['memory_gib']} GiB, "
         f"Linux {host['kernel']}, Python {host['python']}; {packages}. Load average at the start "
-        f"{host['load_at_start']:.2f}. Command: `{document['command']}` ({document['rotations']} interleaved rotations, "
+        f"{host['load_at_start']:.2f}. Command: `{document['command']}` ({document['rotations']} interleaved rotation(s), "
         f"{document['minutes']:.0f} minutes)."
     )
     return [

@@ -17,10 +17,10 @@ from contenders import InProcess, Plain, Runtime, verify
 from load import require_wrk
 from measures import MEASURES, Bench, Sizes, copies
 from models import Model, build
-from report import Rounds, heading, machine, tables, write_between_markers
+from report import Rounds, aims, heading, machine, tables, write_between_markers
 from roost_server import WINDOW_S, Roost
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".work" / "bench"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
@@ -45,10 +45,10 @@ def main() -> None:
         document["metered"] = bench.roost.metered()
     document |= {"minutes": (time.monotonic() - begun) / 60, "rounds": rounds}
     WORK.joinpath("figures.json").write_text(json.dumps(document, indent=1))
-    lines = [*heading(document), *tables(rounds)]
+    lines = [*heading(document), *aims(rounds), *tables(rounds)]
     print("\n".join(lines))
     print(f"\nThe ledger of the main server holds {document['metered']:,} calls.")
-    target = options.out or (None if options.quick or options.only else DOCUMENT)
+    target = options.out.resolve() if options.out else (None if options.quick or options.only else DOCUMENT)
     if target is None:
         print(
             "A part of the benchmark, or a quick one: docs/benchmarks.md stays as it is (--out FILE writes elsewhere)."
@@ -83,6 +83,8 @@ def _prepare(sizes: Sizes, names: list[str], stack: ExitStack) -> Bench:
     """Models, servers and what is deployed on them; every answer is checked before anything is measured."""
     for folder in ("data", "registered", "empty"):
         shutil.rmtree(WORK / folder, ignore_errors=True)
+    for log in WORK.glob("*.log"):
+        log.unlink()
     models_folder = WORK / "models"
     models = build(models_folder)
     if "memory" in names:

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from typing import Self
 
 ADD_ONE = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1,2,3,4]}]}'
 """A call of the model `add_one`."""
@@ -74,7 +75,7 @@ class Connection:
             raise ConnectionResetError(f"closed after {self._rest!r}")
         self._rest += data
 
-    def __enter__(self) -> "Connection":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

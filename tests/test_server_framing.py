@@ -5,6 +5,7 @@ import random
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,8 @@ INFER = b"POST /t/acme/v2/models/one/infer HTTP/1.1"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("framing")
-    with RoostProcess(folder, ROOST_LIMIT_BODY_IDLE_S="1", ROOST_LIMIT_REQUEST_BYTES=str(4 << 20)) as server:
+    limits = {"BODY_IDLE_S": "1", "HEAD_S": "2", "REQUEST_BYTES": str(4 << 20)}
+    with RoostProcess(folder, **{f"ROOST_LIMIT_{name}": value for name, value in limits.items()}) as server:
         server.key = server.make_tenant()
         server.deploy(server.key, "one", models.add_one(folder / "one.onnx"), min_scale=1)
         yield server
@@ -185,7 +187,7 @@ def test_p11_many_headers_and_long_paths_are_taken_or_refused_clearly(server):
 
 def test_s23_three_megabytes_in_chunks_of_a_byte_cost_no_memory(server):
     def resident() -> int:
-        with open(f"/proc/{server.process.pid}/statm") as file:
+        with Path(f"/proc/{server.process.pid}/statm").open() as file:
             return int(file.read().split()[1]) * 4096
 
     pieces = b"1\r\nx\r\n" * 300_000
@@ -225,7 +227,6 @@ def test_s27_a_client_that_stops_in_its_body_is_let_go(server, sent):
 
 
 def test_s27_a_hundred_clients_that_send_nothing_or_dribble_are_let_go_and_others_are_served(server):
-    """The head must be there within ten seconds; the waits run beside each other."""
     silent = [Connection(server.port, timeout=15) for _ in range(50)]
     dribbling = [Connection(server.port, timeout=15) for _ in range(50)]
     stop = threading.Event()
@@ -234,7 +235,7 @@ def test_s27_a_hundred_clients_that_send_nothing_or_dribble_are_let_go_and_other
         for byte in request(LENGTH, key=server.key, body=ADD_ONE):
             for connection in dribbling:
                 connection.try_to_send(bytes([byte]))
-            if stop.wait(0.5):
+            if stop.wait(0.1):
                 return
 
     thread = threading.Thread(target=dribble)
@@ -242,14 +243,14 @@ def test_s27_a_hundred_clients_that_send_nothing_or_dribble_are_let_go_and_other
     begin = time.monotonic()
     try:
         with Connection(server.port) as connection:
-            while time.monotonic() - begin < 9:
+            while time.monotonic() - begin < 1.5:
                 connection.send(request(LENGTH, key=server.key, body=ADD_ONE))
                 assert connection.answer().status == 200
                 time.sleep(0.05)
         for connection in silent + dribbling:
             answer = connection.answer()
             assert (answer.status, json.loads(answer.body)["code"]) == (400, "head_timeout")
-        assert time.monotonic() - begin < 13
+        assert time.monotonic() - begin < 5
     finally:
         stop.set()
         thread.join()

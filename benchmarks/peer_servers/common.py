@@ -1,16 +1,17 @@
 """What the peers share: the model on the same one-thread session, and V2 documents for those that leave JSON to the user.
 
-Each script here is run by the peer's own Python: `SCRIPT PORT MODEL_FILE`. The model is served under the file's name.
+Each script here is run by the peer's own Python, with PEER_PORT and PEER_MODEL (an ONNX file) in the environment, where
+worker processes find them too. The model is served under the file's name.
 """
 
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-PORT, FILE = int(sys.argv[1]), Path(sys.argv[2])
+PORT, FILE = int(os.environ["PEER_PORT"]), Path(os.environ["PEER_MODEL"])
 NAME = FILE.stem
 DATATYPES = {"FP32": np.dtype(np.float32), "INT64": np.dtype(np.int64)}
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}

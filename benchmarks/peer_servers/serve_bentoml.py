@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from common import FILE, NAME, PORT, Session
+from common import NAME, PORT, Session
 
 
 @bentoml.service(workers=1, logging={"access": {"enabled": False}})
@@ -20,9 +20,6 @@ class Served:
 
 
 if __name__ == "__main__":
-    from bentoml.serving import serve_http
-
     os.chdir(Path(__file__).parent)
-    sys.argv[1:] = [str(PORT), str(FILE)]
-    with serve_http("serve_bentoml:Served", host="127.0.0.1", port=PORT) as server:
-        server.process.wait()
+    program = str(Path(sys.executable).with_name("bentoml"))
+    os.execv(program, [program, "serve", "serve_bentoml:Served", "--host", "127.0.0.1", "--port", str(PORT)])

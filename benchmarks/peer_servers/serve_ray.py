@@ -15,22 +15,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 
+@serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 0.5})
+class Served:
+    def __init__(self) -> None:
+        self._session = Session()
+
+    async def __call__(self, request: Request) -> Any:
+        document = self._session.answer(orjson.loads(await request.body()))
+        return Response(orjson.dumps(document), media_type="application/json")
+
+
 def main() -> None:
-    session_class = Session  # by value, so that the replica need not import this folder
-
-    class Served:
-        def __init__(self) -> None:
-            self._session = session_class()
-
-        async def __call__(self, request: Request) -> Any:
-            document = self._session.answer(orjson.loads(await request.body()))
-            return Response(orjson.dumps(document), media_type="application/json")
-
-    deployment = serve.deployment(Served, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0.5})
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     logs = LoggingConfig(enable_access_log=False, log_level="WARNING")
-    serve.run(deployment.bind(), route_prefix=f"/v2/models/{NAME}/infer", logging_config=logs)
+    serve.run(Served.bind(), route_prefix=f"/v2/models/{NAME}/infer", logging_config=logs)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ray.shutdown()
 

@@ -36,6 +36,10 @@ class _GatheringTransport:
         self._flush()
         self._transport.close()
 
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
     def _flush(self) -> None:
         pieces = self._pieces
         if not pieces:

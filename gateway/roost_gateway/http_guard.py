@@ -12,11 +12,13 @@ import orjson
 
 from roost_gateway.http import OneWriteProtocol
 from roost_gateway.request_ids import request_id_from
+from roost_gateway.settings import LimitSettings
 
 HEAD_BYTES = 64 * 1024
 """Request line and headers: the engine's link carries no more than a mebibyte of them."""
-HEAD_S = 10.0
-"""From its first byte to its last; and from the connection to that first byte."""
+
+_LINGER_S = 1.0
+"""A connection that is closed with unread bytes is reset, and the client may never see why it was refused."""
 
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 _OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
@@ -34,25 +36,28 @@ class GuardedProtocol(OneWriteProtocol):
         self._heard_at = 0.0
         self._too_large = False
         self._upgrading = False
+        self._refused = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._head_since = self._heard_at = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._unset_keepalive_if_required()
         self._heard_at = self.loop.time()
         self._feed(data)
 
-    def check(self, now: float, *, body_idle_s: float) -> None:
+    def check(self, now: float, limits: LimitSettings) -> None:
         """Close a connection that takes too long; `now` is the loop's time."""
-        if self.transport.is_closing() or self.flow.read_paused:
+        if self._refused or self.transport.is_closing() or self.flow.read_paused:
             return
         if self._head_since is not None:
-            if now - self._head_since > HEAD_S:
-                self._refuse(400, "head_timeout", f"the request's head was not complete within {HEAD_S:g} s")
-        elif self._waits_for_body() and now - self._heard_at > body_idle_s:
-            self._refuse(400, "body_timeout", f"no byte of the body came for {body_idle_s:g} s")
+            if now - self._head_since > limits.head_s:
+                self._refuse(400, "head_timeout", f"the request's head was not complete within {limits.head_s:g} s")
+        elif self._waits_for_body() and now - self._heard_at > limits.body_idle_s:
+            self._refuse(400, "body_timeout", f"no byte of the body came for {limits.body_idle_s:g} s")
 
     def _waits_for_body(self) -> bool:
         cycle = self.cycle
@@ -116,16 +121,23 @@ class GuardedProtocol(OneWriteProtocol):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Say why and close. While an answer is under way nothing is said: it would be taken for that answer."""
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
-        if self._may_answer():
-            request_id = request_id_from(self.headers or ())
-            body = orjson.dumps({"error": message, "code": code, "request_id": request_id})
-            self.transport.write(
-                b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
-                b"connection: close\r\n\r\n%b" % (status, _PHRASES[status], len(body), request_id.encode(), body)
-            )
-        self.transport.close()
+        self._refused = True
+        if not self._may_answer():
+            self.transport.close()
+            return
+        request_id = request_id_from(self.headers or ())
+        body = orjson.dumps({"error": message, "code": code, "request_id": request_id})
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
+            b"connection: close\r\n\r\n%b" % (status, _PHRASES[status], len(body), request_id.encode(), body)
+        )
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+        if self.cycle is not None:  # the application is told at once
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def _may_answer(self) -> bool:
         cycle = self.cycle
@@ -134,7 +146,7 @@ class GuardedProtocol(OneWriteProtocol):
         return self._waits_for_body() and not cycle.response_started
 
 
-def check_all(connections: Iterable[Any], now: float, *, body_idle_s: float) -> None:
+def check_all(connections: Iterable[Any], now: float, limits: LimitSettings) -> None:
     """`GuardedProtocol.check` for each of a server's connections."""
     for connection in list(connections):
-        connection.check(now, body_idle_s=body_idle_s)
+        connection.check(now, limits)

@@ -14,7 +14,8 @@ def configure_logs(stream: TextIO = sys.stderr, level: int = logging.INFO) -> No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.dict_tracebacks,
+        # Without local variables: those hold keys and bodies.
+        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
     ]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

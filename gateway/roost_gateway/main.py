@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 import uvloop
+from sqlalchemy.exc import SQLAlchemyError
 
 from roost_gateway.access.authentication import Authenticator
 from roost_gateway.access.directory import Directory
@@ -29,8 +31,8 @@ from roost_gateway.logs import configure_logs
 from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
-from roost_gateway.settings import LocalSettings, Settings
-from roost_platform.billing.prices import default_price_books
+from roost_gateway.settings import LimitSettings, LocalSettings, Settings
+from roost_platform.billing.prices import PriceBooks, default_price_books, load_price_books
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.lock import DataFolder
 from roost_platform.database.migrations import migrate
@@ -53,10 +55,20 @@ def run(settings: Settings) -> None:
     configure_logs()
     try:
         settings.check_exposure()
+        os.umask(0o077)  # what is kept here is nobody else's to read
         uvloop.run(_serve(settings))
     except RoostError as error:
-        print(f"roost: {error.message}", file=sys.stderr)  # noqa: T201 - the last word to the person at the terminal
-        sys.exit(1)
+        _give_up(error.message)
+    except SQLAlchemyError as error:
+        logger.debug("database_failed", exc_info=error)
+        _give_up("the database cannot be used; is ROOST_DATABASE_URL right, its driver installed and the server up?")
+    except OSError as error:
+        _give_up(f"cannot start: {error.strerror or error} ({error.filename or 'no file'})")
+
+
+def _give_up(sentence: str) -> NoReturn:
+    print(f"roost: {sentence}", file=sys.stderr)  # noqa: T201 - the last word to the person at the terminal
+    sys.exit(1)
 
 
 async def _serve(settings: Settings) -> None:
@@ -78,7 +90,7 @@ async def _serve(settings: Settings) -> None:
                     timeout_graceful_shutdown=int(settings.grace_s),
                     backlog=2048,
                 ),
-                body_idle_s=settings.limits.body_idle_s,
+                limits=settings.limits,
             )
             _stop_on_signals(server, app)
             (settings.data / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
@@ -134,10 +146,7 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             located = registry.locate(digest)
             return located.path, located.baked
 
-        engine = LocalEngine(locate=locate, settings=_engine_settings(settings.local))
-        await engine.start()
-        stack.push_async_callback(engine.stop)
-
+        # The journal starts before the engine, so that it stops after it: calls that drain are still metered.
         journal_folder = settings.data / "journal"
         shipper = Shipper(
             journal_folder=journal_folder, database=database, interval_s=settings.metering.ship_interval_s
@@ -147,6 +156,10 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         )
         stack.push_async_callback(shipper.drain)
         stack.callback(journal.close)
+
+        engine = LocalEngine(locate=locate, settings=_engine_settings(settings.local))
+        stack.push_async_callback(engine.stop)
+        await engine.start()
 
         deployments = Deployments(database=database, registry=registry, engine=engine, directory=directory, clock=_now)
         await deployments.start()
@@ -172,14 +185,12 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             deployments=deployments,
             engine=engine,
             shipper=shipper,
-            books=default_price_books(),
+            books=_price_books(settings),
             limits=settings.limits,
             url=url,
             clock=_now,
         )
-        page = make_page(
-            figures, EngineFiguresCollector(engine), JournalFiguresCollector(journal, lambda: shipper.unshipped_bytes)
-        )
+        page = make_page(figures, EngineFiguresCollector(engine), JournalFiguresCollector(journal, shipper))
         for loop in (shipper.run(), predict.watch.run(), _flush_keys(authenticator)):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
         running.door = Door(
@@ -191,13 +202,13 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handling: it re-raises the signal when done, before our own parts have stopped."""
 
-    def __init__(self, config: uvicorn.Config, *, body_idle_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, *, limits: LimitSettings) -> None:
         super().__init__(config)
-        self._body_idle_s = body_idle_s
+        self._limits = limits
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # ten ticks are a second
-            check_all(self.server_state.connections, asyncio.get_running_loop().time(), body_idle_s=self._body_idle_s)
+            check_all(self.server_state.connections, asyncio.get_running_loop().time(), self._limits)
         return await super().on_tick(counter)
 
     @contextlib.contextmanager
@@ -209,7 +220,9 @@ def _stop_on_signals(server: uvicorn.Server, app: Platform) -> None:
     def stop() -> None:
         app.serving = False
         if server.should_exit:
-            server.force_exit = True
+            # As after a kill -9: children end with us, the journal has every answered call, the next start repairs.
+            logger.warning("stopped_at_once")
+            os._exit(1)
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -247,6 +260,15 @@ def _operator_key(settings: Settings) -> str:
             file.write(make_secret() + "\n")
         logger.info("operator_key_made", extra={"file": str(path)})
     return path.read_text().strip()
+
+
+def _price_books(settings: Settings) -> PriceBooks:
+    if settings.prices is None:
+        return default_price_books()
+    try:
+        return load_price_books(settings.prices.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RoostError(f"ROOST_PRICES: {settings.prices} is not a text file") from error
 
 
 def _engine_settings(settings: LocalSettings) -> EngineSettings:

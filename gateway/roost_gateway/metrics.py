@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from roost_platform.domain.services import RevisionKey
 from roost_platform.engines.port import Engine
 from roost_platform.metering.journal import Journal
+from roost_platform.metering.shipper import Shipper
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,17 +30,23 @@ class EngineFiguresCollector(Collector):
 
 
 class JournalFiguresCollector(Collector):
-    def __init__(self, journal: Journal, unshipped_bytes: Callable[[], int]) -> None:
+    def __init__(self, journal: Journal, shipper: Shipper) -> None:
         self._journal = journal
-        self._unshipped_bytes = unshipped_bytes
+        self._shipper = shipper
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily("roost_journal_events", "Usage events written", value=self._journal.events)
-        yield CounterMetricFamily(
-            "roost_journal_failures", "Batches of usage events that could not be written", value=self._journal.failures
-        )
+        journal, shipper = self._journal, self._shipper
+        for name, text, value in (
+            ("roost_journal_events", "Usage events written", journal.events),
+            ("roost_journal_failures", "Batches of usage events that could not be written", journal.failures),
+            ("roost_journal_sync_failures", "Failed fdatasync calls", journal.sync_failures),
+            ("roost_ledger_events", "Usage events added to the ledger", shipper.shipped),
+            ("roost_ledger_repeated", "Usage events that were in the ledger already", shipper.repeated),
+            ("roost_journal_damaged_lines", "Journal lines that could not be read", shipper.damaged),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
         yield GaugeMetricFamily(
-            "roost_journal_lag_bytes", "Usage written but not yet in the ledger", value=self._unshipped_bytes()
+            "roost_journal_lag_bytes", "Usage written but not yet in the ledger", value=shipper.unshipped_bytes
         )
 
 

@@ -26,6 +26,8 @@ class LimitSettings(BaseSettings):
     """Largest body of a prediction; it is held in memory whole."""
     body_idle_s: float = Field(30.0, gt=0)
     """Seconds without a byte after which a body counts as given up."""
+    head_s: float = Field(10.0, gt=0)
+    """Seconds within which a request's head must be complete, and within which a new connection must begin one."""
 
 
 class LocalSettings(BaseSettings):
@@ -78,6 +80,8 @@ class Settings(BaseSettings):
     """The operator's key; None = made on first start and kept in `<data>/operator.key` (loopback only)."""
     public_url: str | None = None
     """Base of the URLs told to tenants; None = the address listened on."""
+    prices: Path | None = None
+    """The operator's own price book (TOML); None = the one that Roost comes with."""
     grace_s: float = Field(30.0, ge=0)
     """How long open requests may take at shutdown."""
     limits: LimitSettings = Field(default_factory=LimitSettings)

@@ -29,7 +29,7 @@ _DENIED = {
     "x86_64": (
         41, 42, 43, 49, 50, 288,  # socket connect accept bind listen accept4
         57, 58, 59, 322,  # fork vfork execve execveat
-        62, 200, 424, 438,  # kill tkill pidfd_send_signal pidfd_getfd
+        62, 129, 200, 297, 424, 438,  # kill rt_sigqueueinfo tkill rt_tgsigqueueinfo pidfd_send_signal pidfd_getfd
         101, 310, 311,  # ptrace process_vm_readv process_vm_writev
         155, 161, 165, 166, 272, 308,  # pivot_root chroot mount umount2 unshare setns
         246, 248, 249, 250, 298, 304, 321, 323,  # kexec_load *key* perf_event_open open_by_handle_at bpf userfaultfd
@@ -38,7 +38,7 @@ _DENIED = {
     "aarch64": (
         198, 203, 202, 200, 201, 242,
         221, 281,
-        129, 130, 424, 438,
+        129, 138, 130, 240, 424, 438,
         117, 270, 271,
         41, 51, 40, 39, 97, 268,
         104, 217, 218, 219, 241, 265, 280, 282,
@@ -48,7 +48,7 @@ _DENIED = {
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3 = 435
-_TGKILL = {"x86_64": 234, "aarch64": 131}
+_OWN_PROCESS_ONLY = {"x86_64": (234, 302), "aarch64": (131, 261)}  # tgkill, prlimit64
 _X32_BIT = 0x40000000
 
 
@@ -97,9 +97,12 @@ def _filter(machine: str, pid: int) -> list[bytes]:
     for number in _DENIED[machine]:
         program += [op(_JEQ, number, 0, 1), deny]
     program += [op(_JEQ, _CLONE3, 0, 1), absent]
-    program += [op(_JEQ, _CLONE[machine], 0, 3), op(_LD, _OFFSET_ARG0), op(_JSET, _CLONE_THREAD, 5, 0), deny]
-    # abort() signals its own process; any other target is refused.
-    program += [op(_JEQ, _TGKILL[machine], 0, 3), op(_LD, _OFFSET_ARG0), op(_JEQ, pid, 1, 0), deny]
+    program += [op(_JEQ, _CLONE[machine], 0, 3), op(_LD, _OFFSET_ARG0), op(_JSET, _CLONE_THREAD, 1, 0), deny]
+    program += [op(_LD, _OFFSET_NR)]
+    # abort() signals its own process, getrlimit asks about it (0 = the caller); any other target is refused.
+    for number in _OWN_PROCESS_ONLY[machine]:
+        program += [op(_JEQ, number, 0, 4), op(_LD, _OFFSET_ARG0), op(_JEQ, pid, 2, 0), op(_JEQ, 0, 1, 0), deny]
+        program += [op(_LD, _OFFSET_NR)]
     return [*program, allow]
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import NewKey, insert_key, load_keys, make_key
 from roost_platform.database.connection import Database
-from roost_platform.database.tables import models, tenants
+from roost_platform.database.tables import models, tenants, usage_events
 from roost_platform.domain.errors import Conflict, InvalidRequest, NotFound
 from roost_platform.domain.names import check_name
 from roost_platform.domain.tenants import Quota, Scope, Tenant
@@ -112,6 +112,9 @@ def _tenant(row: Mapping[Any, Any]) -> Tenant:
 
 
 def _insert_tenant(connection: Connection, tenant: Tenant, new: NewKey) -> None:
+    # A bill is found by its tenant's name: who comes later must not see, or pay, what another used.
+    if connection.scalar(select(usage_events.c.tenant).where(usage_events.c.tenant == tenant.name).limit(1)):
+        raise Conflict("this name belonged to a tenant whose usage is kept; choose another", code="tenant_name_used")
     row = {"name": tenant.name, "quota": asdict(tenant.quota), "created_at": tenant.created_at}
     try:
         connection.execute(insert(tenants).values(row))

@@ -15,7 +15,7 @@ from roost_platform.domain.errors import InvalidRequest, NotFound, RoostError
 _MEANING = {
     400: "The request is malformed; `field` names the part at fault.",
     401: "No key, or one that is not valid.",
-    403: "The key is valid but lacks the scope, or a quota is used up.",
+    403: "The key is valid but lacks the scope.",
     404: "Not yours, or absent: the two look the same.",
     409: "It contradicts what is there.",
     413: "Over the size limit.",

@@ -30,6 +30,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _make_engine(url)
+        # The lock is taken at the start of a writing transaction: taken later, it could not be waited for.
+        self._writing = self._engine.execution_options(sqlite_begin="IMMEDIATE")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-writer")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-reader")
 
@@ -39,15 +41,15 @@ class Database:
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(connection, …)` in one transaction: committed when it returns, rolled back when it raises."""
-        return await self._run(self._writer, lambda connection: work(connection, *args, **kwargs))
+        return await self._run(self._writing, self._writer, lambda connection: work(connection, *args, **kwargs))
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(connection, …)` beside the writer; it must not write."""
-        return await self._run(self._readers, lambda connection: work(connection, *args, **kwargs))
+        return await self._run(self._engine, self._readers, lambda connection: work(connection, *args, **kwargs))
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
+    async def _run(self, engine: Engine, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
         def transaction() -> T:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 return work(connection)
 
         try:
@@ -77,6 +79,6 @@ def _make_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
 
     return engine

@@ -1,4 +1,4 @@
-"""Every table, as SQLAlchemy Core sees it; the migrations in `migrations/` make them.
+"""Every table, as SQLAlchemy Core sees it; the migrations in `versions/` make them.
 
 Times are aware UTC in Python and text in ISO 8601 (SQLite) or timestamptz (PostgreSQL) below. Amounts are integers in
 base units (microseconds, bytes, rows); no float is stored.

@@ -6,6 +6,7 @@ output) becomes a refusal of the model, and the process and all it started are g
 
 import asyncio
 import json
+import logging
 import os
 import re
 import resource
@@ -21,6 +22,8 @@ from typing import Any
 from roost_platform.domain.errors import ModelRejected, Unavailable
 from roost_platform.domain.signatures import Signature
 from roost_platform.registry.finishing import to_the_end
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_ANSWER = 64 * 1024
 _LEAST_FILE_BYTES = 64 * 1024**2
@@ -84,6 +87,8 @@ class Checker:
         """
         async with self._turn:
             ended = await self._run(*self._arguments(path, bake_dir))
+        if b"sandbox_unavailable" in ended.errors:
+            logger.warning("checker_not_sandboxed")
         return _report(_verdict(ended))
 
     async def build_key(self) -> str:

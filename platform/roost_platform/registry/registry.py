@@ -15,7 +15,7 @@ from uuid import uuid4
 from sqlalchemy.exc import IntegrityError
 
 from roost_platform.database.connection import Database
-from roost_platform.domain.errors import Conflict, Unavailable
+from roost_platform.domain.errors import Conflict, ModelRejected, Unavailable
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
 from roost_platform.registry import versions
@@ -79,7 +79,7 @@ class Registry:
             await in_thread(self._store.delete, digest)
         try:
             self._build_key = await self._checker.build_key()
-        except Unavailable:
+        except (Unavailable, ModelRejected):
             self._build_key = None  # models are served elsewhere; what was baked here may be wanted again
         await in_thread(self._store.sweep_baked, self._build_key, used)
 

@@ -26,6 +26,9 @@ _LOST_CODES = {
 }
 
 
+UNRESPONSIVE = "Unresponsive"
+
+
 class State(StrEnum):
     SPARE = "spare"
     STARTING = "starting"
@@ -115,7 +118,7 @@ class Replica(FrameProtocol):
                     call.future.set_exception(DeadlineExceeded("the model did not answer within the request's time"))
                 self.abandon(call)
             elif call.abandoned_at is not None and now - call.abandoned_at > CANCEL_GRACE_S:
-                self.failure = ("Unresponsive", "it did not stop a cancelled request and was replaced")
+                self.failure = (UNRESPONSIVE, "it did not stop a cancelled request and was replaced")
                 self.kill()
                 return
 

@@ -13,7 +13,7 @@ from roost_platform.domain.errors import DeadlineExceeded, RoostError, Unavailab
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import Readiness, Revision, RevisionKey, RevisionStatus
 from roost_platform.engines.local.budget import Budget, replica_bytes
-from roost_platform.engines.local.replica import Replica, State
+from roost_platform.engines.local.replica import UNRESPONSIVE, Replica, State
 from roost_platform.engines.local.zygote import RUNTIME_MISSING, Spawner
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ FIRST_BACKOFF_S = 0.5
 LOG_LINES = 500
 _STATUS_LOG_LINES = 20
 _END_GRACE_S = 5.0
+_SLOW_RUN_US = 1_000_000
+"""Told to a replica, it makes no run on its event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Runner:
         self._proven = revision.proven
         self._changed = asyncio.Event()
         self.starved = False
-        self._evicted = False
+        self._most_wanted: int | None = None  # after an eviction, until the next request
         self._run_us = 0
         self._lines: deque[str] | None = None
         self.waking_since: float | None = None
@@ -117,7 +119,7 @@ class Runner:
 
     def arrived(self) -> None:
         """A request for this revision came in: count it, and wake the revision when it sleeps."""
-        self._evicted = False
+        self._most_wanted = None
         if self.scaler.request_in(self._clock()):
             self._on_awake(self)
             self.tick()
@@ -195,8 +197,8 @@ class Runner:
         if self.closed:
             return
         self.wanted = self.scaler.tick(self._clock(), self.ready)
-        if self._evicted:
-            self.wanted = 0
+        if self._most_wanted is not None:
+            self.wanted = min(self.wanted, self._most_wanted)
         elif self.waiters and self.wanted == 0:
             self.wanted = 1
         self.converge()
@@ -301,6 +303,8 @@ class Runner:
         reason, message = replica.why_gone()
         self._log(f"replica {replica.pid} ended: {reason}: {message}")
         logger.warning("replica_lost", extra={"revision": str(self.key), "pid": replica.pid, "reason": reason})
+        if reason == UNRESPONSIVE:
+            self._run_us = _SLOW_RUN_US  # it may have been busy where it cannot be cancelled: the next one uses threads
         if not replica.was_ready:
             self._failed(reason, message)
         if self.wanted and not self.closed:
@@ -345,8 +349,7 @@ class Runner:
 
     def sleep_idle(self, replica: Replica) -> None:
         """Give room to others: this replica goes to sleep now; the next request wakes another."""
-        self._evicted = True
-        self.wanted = max(0, self.wanted - 1)
+        self._most_wanted = self.wanted = max(0, self.wanted - 1)
         replica.drain()
 
     async def close(self, *, drain_s: float) -> None:

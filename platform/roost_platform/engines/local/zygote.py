@@ -56,7 +56,7 @@ class Zygote:
         self._forking = 0
         self._children: dict[int, Replica] = {}
         self._starting = asyncio.Lock()
-        self._up: asyncio.Future[None] | None = None
+        self._up: asyncio.Future[bool] | None = None
         self._refill_timer: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -86,15 +86,14 @@ class Zygote:
             self._control = ours
             self._up = self._loop.create_future()
             self._loop.add_reader(ours, self._on_message)
-            try:
-                await asyncio.wait_for(asyncio.shield(self._up), _START_TIMEOUT_S)
-            except TimeoutError:
+            done, _ = await asyncio.wait([self._up], timeout=_START_TIMEOUT_S)
+            if not done or not self._up.result():
                 self._lost()
                 raise Unavailable(
                     "the runtime could not be started; is it installed? (pip install 'roost[runtime]')",
                     code=RUNTIME_MISSING,
                     retry_after_s=5,
-                ) from None
+                )
             logger.info("zygote_started", extra={"pid": self._process.pid})
             self._refill()
 
@@ -168,7 +167,7 @@ class Zygote:
             self._forking -= 1
             self._refuse(Unavailable("no process could be started for the model", code="fork_failed", retry_after_s=1))
         elif self._up is not None and not self._up.done():
-            self._up.set_result(None)
+            self._up.set_result(True)
 
     async def _adopt(self, pid: int, descriptors: Sequence[int]) -> None:
         link, pidfd, output = descriptors
@@ -196,6 +195,8 @@ class Zygote:
             return
         self._loop.remove_reader(control)
         control.close()
+        if self._up is not None and not self._up.done():
+            self._up.set_result(False)
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
         self._forking = 0
