@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -49,6 +50,8 @@ from roost_platform.registry.store import DiskStore
 
 logger = logging.getLogger(__name__)
 
+_PR_SET_DUMPABLE = 4  # from <linux/prctl.h>
+
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends at once. Exits with status 1 and a sentence when it cannot."""
@@ -56,7 +59,9 @@ def run(settings: Settings) -> None:
     try:
         settings.check_exposure()
         os.umask(0o077)  # what is kept here is nobody else's to read
+        _refuse_inspection()
         uvloop.run(_serve(settings))
+        logger.info("stopped")
     except RoostError as error:
         _give_up(error.message)
     except SQLAlchemyError as error:
@@ -64,6 +69,11 @@ def run(settings: Settings) -> None:
         _give_up("the database cannot be used; is ROOST_DATABASE_URL right, its driver installed and the server up?")
     except OSError as error:
         _give_up(f"cannot start: {error.strerror or error} ({error.filename or 'no file'})")
+
+
+def _refuse_inspection() -> None:
+    """Keep processes of the same user, such as replicas, from reading this one's memory: keys pass through it."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _give_up(sentence: str) -> NoReturn:

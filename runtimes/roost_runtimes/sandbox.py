@@ -11,6 +11,7 @@ import platform
 import struct
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
@@ -68,11 +69,17 @@ def set_process_name(name: str) -> None:
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
 
 
+def refuse_inspection() -> None:
+    """Let no process of the same user read or write our memory, or trace us; no core file is written either."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def forbid_network_and_exec() -> bool:
     """Give up sockets, other programs and other processes, for good. Threads and open descriptors still work.
 
     Returns False where the kernel or the processor is not supported; nothing has changed then.
     """
+    refuse_inspection()
     machine = platform.machine()
     if machine not in _ARCH or _prctl(_PR_SET_NO_NEW_PRIVS, 1) != 0:
         return False

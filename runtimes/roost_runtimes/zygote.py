@@ -32,6 +32,7 @@ def main() -> int:
     options = parser.parse_args()
     sandbox.die_with_parent(options.parent)
     sandbox.set_process_name("roost:zygote")
+    sandbox.refuse_inspection()
     factory = load_factory(options.model_factory)
     control = socket.socket(fileno=options.control_fd)
     _serve(control, factory)
