@@ -195,9 +195,11 @@ def half_load(bench: Bench, rotation: int) -> Round:
     half = {name: closed_loop(servers[name], "tiny", body, 16, _PROBE_S)["rps"] / 2 for name in (PLAIN, ROOST)}
 
     def steady(contender: Contender, rate: float) -> Figures:
+        before = sum(contender.tree.cpu_s().values())
         took = paced(contender.target("tiny"), body, rate=rate, seconds=bench.sizes.seconds)
         count = len(took)
         return {
+            "cpu_us": (sum(contender.tree.cpu_s().values()) - before) / count * 1e6,
             "rate": count / bench.sizes.seconds,
             "p50_ms": took[count // 2],
             "p95_ms": took[count * 95 // 100],

@@ -73,6 +73,7 @@ TABLES = (
             Column("p95_ms", "p95 ms", 3),
             Column("p99_ms", "p99 ms", 3),
             Column("over_runtime_ms", "p50 over the runtime alone, ms", 3),
+            Column("cpu_us", "server CPU µs/request", spread=False),
             Column("rate", "requests/s", spread=False),
         ),
     ),

@@ -95,11 +95,8 @@ def _prepare(sizes: Sizes, names: list[str], stack: ExitStack) -> Bench:
     stack.callback(roost.stop)
     for model in models.values():
         roost.deploy(model, [model.name])
-    for name, count in sizes.wakes.items():
-        if f"wake {name}" in names:
-            roost.deploy(models[name], copies(name, "wake", count), window=WINDOW_S)
-    if "crowd" in names:
-        roost.deploy(models["tiny"], copies("tiny", "crowd", sizes.crowd), window=WINDOW_S)
+    for name, sleepers in _sleepers(sizes, names).items():
+        roost.deploy(models[name], sleepers, window=WINDOW_S)
     plain = Plain(models_folder, WORK)
     stack.callback(plain.stop)
     runtime = Runtime(models["tiny"], WORK)
@@ -122,6 +119,14 @@ def _prepare(sizes: Sizes, names: list[str], stack: ExitStack) -> Bench:
     )
 
 
+def _sleepers(sizes: Sizes, names: list[str]) -> dict[str, list[str]]:
+    """Model → its copies that sleep and are woken in the measures called `names`."""
+    wanted = {name: copies(name, "wake", count) for name, count in sizes.wakes.items() if f"wake {name}" in names}
+    if "crowd" in names:
+        wanted["tiny"] = wanted.get("tiny", []) + copies("tiny", "crowd", sizes.crowd)
+    return wanted
+
+
 def _register(sizes: Sizes, models: dict[str, Model]) -> None:
     """A data folder with many models in it, for the memory they take asleep."""
     server = Roost(WORK / "registered", WORK)
@@ -139,13 +144,7 @@ def _register(sizes: Sizes, models: dict[str, Model]) -> None:
 
 def _measure(bench: Bench, names: list[str], rotations: int) -> Rounds:
     rounds: Rounds = {name: [] for name in names}
-    sleepers = [
-        copy
-        for name, count in bench.sizes.wakes.items()
-        if f"wake {name}" in names
-        for copy in copies(name, "wake", count)
-    ]
-    sleepers += copies("tiny", "crowd", bench.sizes.crowd) if "crowd" in names else []
+    sleepers = [copy for copies_of_one in _sleepers(bench.sizes, names).values() for copy in copies_of_one]
     for rotation in range(rotations):
         for name in names:
             if not name.startswith("wake"):

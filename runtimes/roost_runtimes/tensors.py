@@ -4,6 +4,7 @@ All functions raise RequestError naming the field, what was expected and what wa
 """
 
 import struct
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 from math import prod
@@ -22,6 +23,9 @@ _MAX_DIM = 2**31 - 1
 _FP32_MAX = float(np.finfo(np.float32).max)
 _FEW = 32
 """Up to so many numbers, comparing them costs less than having numpy watch for overflow."""
+_MANY = 256
+"""From so many numbers on, looking at each one's type costs more than the array itself."""
+_ARRAY_CODES = {Kind.FLOAT: "d", Kind.INTEGER: "q"}
 _ALLOWED: dict[Kind, frozenset[type]] = {
     Kind.BOOL: frozenset({bool}),
     Kind.INTEGER: frozenset({int}),
@@ -90,11 +94,13 @@ def from_json(spec: Input, shape: Sequence[int], count: int, data: Any, field: s
     datatype = spec.datatype
     if datatype.name == "FP16":
         raise RequestError(f"input {spec.name!r} is FP16, which is sent as binary data only", field=field)
-    kinds = set(map(type, data))
-    if list in kinds:
+    if data and type(data[0]) is list:
         data = _flatten(spec, shape, data, field)
-        kinds = set(map(type, data))
-    if not kinds <= spec.allowed:
+    if len(data) == count and count > _MANY:
+        numbers = _many_numbers(spec, data)
+        if numbers is not None:
+            return numbers.reshape(shape)
+    if not set(map(type, data)) <= spec.allowed:
         raise _wrong_element(spec, data, field)
     if len(data) != count:
         raise RequestError(
@@ -103,13 +109,40 @@ def from_json(spec: Input, shape: Sequence[int], count: int, data: Any, field: s
         )
     try:
         if not spec.checks_overflow or (0 < count <= _FEW and -_FP32_MAX <= min(data) <= max(data) <= _FP32_MAX):
-            array = np.array(data, datatype.numpy)
+            numbers = np.array(data, datatype.numpy)
         else:
             with np.errstate(over="raise"):
-                array = np.array(data, datatype.numpy)
+                numbers = np.array(data, datatype.numpy)
     except (OverflowError, FloatingPointError):
         raise _out_of_range(spec, data, field) from None
-    return array if len(shape) == 1 else array.reshape(shape)
+    return numbers if len(shape) == 1 else numbers.reshape(shape)
+
+
+def _many_numbers(spec: Input, data: list[Any]) -> Array | None:
+    """A long list of numbers as an array; None when it needs a closer look, for what it holds or to say what is wrong.
+
+    `array` takes numbers only, but takes `true` for one: those are found among the ones.
+    """
+    code = _ARRAY_CODES.get(spec.datatype.kind)
+    if code is None:
+        return None
+    try:
+        values = np.frombuffer(array(code, data), code)
+        ones = np.flatnonzero((values == 1) | (values == 0))
+        if len(ones) > len(data) // 4 or any(type(data[i]) is bool for i in ones.tolist()):
+            return None
+        with np.errstate(over="ignore"):
+            numbers = values.astype(spec.datatype.numpy)
+    except (TypeError, OverflowError):
+        return None
+    return numbers if _holds(numbers, values) else None
+
+
+def _holds(numbers: Array, values: Array) -> bool:
+    """Whether no value was out of the range of the narrower type."""
+    if numbers.dtype.kind == "f":
+        return bool(np.isfinite(numbers).all())
+    return bool((numbers == values).all()) and not (numbers.dtype.kind == "u" and bool((values < 0).any()))
 
 
 def _flatten(spec: Input, shape: Sequence[int], data: list[Any], field: str) -> list[Any]:
@@ -181,12 +214,12 @@ def from_binary(spec: Input, shape: Sequence[int], count: int, raw: memoryview, 
         )
     if count == 0:
         return np.empty(shape, datatype.numpy)
-    array = np.frombuffer(raw, datatype.numpy)
-    if datatype.kind is Kind.BOOL and array.view(np.uint8).max() > 1:
+    numbers = np.frombuffer(raw, datatype.numpy)
+    if datatype.kind is Kind.BOOL and numbers.view(np.uint8).max() > 1:
         raise RequestError(f"input {spec.name!r} is BOOL: every byte is 0 or 1", field=field)
-    if not array.flags.aligned:
-        array = array.copy()
-    return array.reshape(shape)
+    if not numbers.flags.aligned:
+        numbers = numbers.copy()
+    return numbers.reshape(shape)
 
 
 def _texts(spec: Input, count: int, raw: memoryview, field: str) -> Array:
