@@ -217,8 +217,9 @@ class PredictPath:
 async def predict_path(folder: Path, *, journal_limit: int = 1 << 30, **limits: Any) -> AsyncIterator[PredictPath]:
     """Tenant acme with the model iris in service."""
     engine = LeasingEngine()
-    figures = PredictFigures(known=lambda _tenant, _model: True)
     async with gateway_parts(folder, engine=engine) as parts:
+        directory = parts.directory
+        figures = PredictFigures(known=lambda tenant, model: directory.route(tenant, model) is not None)
         secret = await parts.add_tenant("acme")
         await parts.serve(IRIS)
         journal = Journal(folder / "journal", source="test", limit_bytes=journal_limit)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from roost_gateway.client import ApiError, RoostClient, ServerNotThere
 from roost_platform.domain.tenants import make_secret
@@ -37,7 +37,9 @@ class Process:
 
 def descendants(pid: int) -> list[Process]:
     """Children, their children and so on; what ended and waits to be reaped is left out."""
-    everything = [found for entry in os.listdir("/proc") if entry.isdigit() and (found := _read(int(entry)))]
+    everything = [
+        found for entry in Path("/proc").iterdir() if entry.name.isdigit() and (found := _read(int(entry.name)))
+    ]
     found, parents = [], {pid}
     while parents:
         generation = [process for process, parent in everything if parent in parents]
@@ -101,7 +103,7 @@ class RoostProcess:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         return self.process
 
-    def start(self) -> "RoostProcess":
+    def start(self) -> Self:
         self.spawn()
         self.wait_until_ready()
         return self
@@ -148,7 +150,7 @@ class RoostProcess:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def __enter__(self) -> "RoostProcess":
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -239,4 +241,13 @@ def refusal_of(call: Callable[[], Any]) -> ApiError:
     raise AssertionError(f"answered with {answer}")
 
 
-__all__ = ["RoostProcess", "ServerNotThere", "alive", "descendants", "free_port", "refusal_of", "until", "wait_until_gone"]
+__all__ = [
+    "RoostProcess",
+    "ServerNotThere",
+    "alive",
+    "descendants",
+    "free_port",
+    "refusal_of",
+    "until",
+    "wait_until_gone",
+]

@@ -103,7 +103,7 @@ async def test_p13_a_client_that_leaves_while_it_waits_for_a_replica_is_recorded
         async def __aexit__(self, *_):
             raise AssertionError("never entered")
 
-    path.engine.lease = lambda revision, deadline: Waiting()
+    path.engine.lease = lambda *_: Waiting()
     call = asyncio.create_task(path.call(leave=leave))
     await waiting.wait()
     leave.set()

@@ -25,7 +25,7 @@ async def test_k25_headers_of_users_pass_byte_for_byte(path: PredictPath):
         (b"inference-header-content-length", b"12"),
         (b"accept-encoding", b"gzip, deflate;q=0.5"),
         (b"user-agent", b"kube-prober/1"),
-        (b"x-user", b" \xe9\xff\x80 tab\tand \"quotes\" "),
+        (b"x-user", b' \xe9\xff\x80 tab\tand "quotes" '),
         (b"x-user", b"twice"),
         (b"forwarded", b"for=192.0.2.60;proto=http"),
     ]

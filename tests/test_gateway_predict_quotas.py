@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from gateway_parts import until
 from predict_parts import PredictPath, json_response, predict_path
 from roost_platform.domain.services import ServiceKey
 
@@ -38,8 +39,7 @@ async def test_q2_calls_in_flight_are_bounded_exactly(path: PredictPath):
 
     path.engine.answer = waits
     calls = [asyncio.create_task(path.call()) for _ in range(100)]
-    while sum(call.done() for call in calls) < 90:
-        await asyncio.sleep(0.001)
+    await until(lambda: sum(call.done() for call in calls) == 90)
     refused = [call.result() for call in calls if call.done()]
     assert {heard.refusal for heard in refused} == {(429, "too_many_in_flight")}
     assert {heard.header("retry-after") for heard in refused} == {"1"}

@@ -6,8 +6,8 @@ import pytest
 
 from gateway_parts import IRIS
 from predict_parts import PredictPath, predict_path
-from roost_platform.domain.services import TrafficTarget
 from roost_gateway.access.routes import Route
+from roost_platform.domain.services import TrafficTarget
 
 
 @pytest.fixture

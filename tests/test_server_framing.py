@@ -109,7 +109,15 @@ def test_s24_what_is_no_request_is_refused_and_the_connection_closed(server, cas
         ([CHUNKED, b"connection: upgrade", b"upgrade: h2c"], IN_CHUNKS),
         ([b"content-length: 00%d" % len(ADD_ONE)], ADD_ONE),
     ],
-    ids=["length", "chunked", "chunk extension", "offers h2c", "offers websocket", "offers h2c, chunked", "leading zeros"],
+    ids=[
+        "length",
+        "chunked",
+        "chunk extension",
+        "offers h2c",
+        "offers websocket",
+        "offers h2c, chunked",
+        "leading zeros",
+    ],
 )
 def test_what_is_well_formed_is_answered_and_the_connection_goes_on(server, headers, body):
     with Connection(server.port) as connection:

@@ -78,7 +78,9 @@ class Campaign:
     async def call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = next(self.numbers)
         request_id = f"call-{number}"
-        body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [number] * 4}]}).encode()
+        body = json.dumps(
+            {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [number] * 4}]}
+        ).encode()
         self.sent.add(request_id)
         writer.write(
             f"POST /t/acme/v2/models/one/infer HTTP/1.1\r\nhost: roost\r\nauthorization: Bearer {self.key}\r\n"
@@ -99,7 +101,9 @@ class Campaign:
         rows = await asyncio.to_thread(self.server.shipped_ledger, self.key, columns)
         counted = Counter(request_id for _, _, request_id, _ in rows)
         lost = self.acknowledged - counted.keys()
-        assert not lost, f"{len(lost)} of {len(self.acknowledged)} acknowledged calls were lost, {sorted(lost)[:5]} among them"
+        assert not lost, (
+            f"{len(lost)} of {len(self.acknowledged)} acknowledged calls were lost, {sorted(lost)[:5]} among them"
+        )
         assert max(counted.values()) == 1, f"counted more than once: {counted.most_common(5)}"
         assert counted.keys() <= self.sent
         billed = {request_id for _, _, request_id, outcome in rows if outcome == "ok"}

@@ -1,19 +1,23 @@
 """The one ASGI application: predictions, probes and metrics, and behind them the control API."""
 
 import ipaddress
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+import orjson
 
 from roost_gateway.access.authentication import Authenticator
 from roost_gateway.metrics import CONTENT_TYPE
 from roost_gateway.predict.paths import PREFIX
+from roost_gateway.request_ids import SCOPE_KEY, request_id_from
 from roost_platform.domain.errors import RoostError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
+
+_JSON = b"application/json"
 
 
 class Door:
@@ -40,16 +44,20 @@ class Door:
         path = scope["path"]
         if path.startswith(PREFIX):
             await self._predict(scope, receive, send)
-        elif path == "/livez":
-            await _answer(send, 200, b"application/json", b'{"status":"ok"}')
-        elif path == "/readyz":
-            ready = self._ready()
-            document = {"status": "ok" if ready else "not ready"}
-            await _answer(send, 200 if ready else 503, b"application/json", json.dumps(document).encode())
-        elif path == "/metrics" and self._may_see_metrics(scope):
-            await _answer(send, 200, CONTENT_TYPE, self._metrics_page())
+        elif path in ("/livez", "/readyz") or (path == "/metrics" and self._may_see_metrics(scope)):
+            if scope["method"] in ("GET", "HEAD"):
+                await _answer(scope, send, *self._look(path))
+            else:
+                await _refuse_method(scope, send)
         else:
             await self._api(scope, receive, send)
+
+    def _look(self, path: str) -> tuple[int, bytes, bytes]:
+        """Status, content type and body of what probes and Prometheus ask for."""
+        if path == "/metrics":
+            return 200, CONTENT_TYPE, self._metrics_page()
+        ready = path == "/livez" or self._ready()
+        return (200 if ready else 503), _JSON, orjson.dumps({"status": "ok" if ready else "not ready"})
 
     def _may_see_metrics(self, scope: Message) -> bool:
         client = scope.get("client")
@@ -62,7 +70,21 @@ class Door:
             return False
 
 
-async def _answer(send: Send, status: int, content_type: bytes, body: bytes) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+async def _refuse_method(scope: Message, send: Send) -> None:
+    document = {"error": "this method is not allowed here", "code": "method_not_allowed"}
+    document["request_id"] = scope[SCOPE_KEY] = request_id_from(scope["headers"])
+    await _answer(scope, send, 405, _JSON, orjson.dumps(document), (b"allow", b"GET, HEAD"))
+
+
+async def _answer(
+    scope: Message, send: Send, status: int, content_type: bytes, body: bytes, *more: tuple[bytes, bytes]
+) -> None:
+    request_id = scope.get(SCOPE_KEY) or request_id_from(scope["headers"])
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *more,
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

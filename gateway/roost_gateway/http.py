@@ -26,6 +26,10 @@ class _GatheringTransport:
         self._transport = transport
         self._loop = loop
         self._pieces: list[bytes | bytearray | memoryview] = []
+        # Asked for with every request: found here, they do not take the way through `__getattr__`.
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._pieces:

@@ -33,10 +33,17 @@ def main() -> int:
     sandbox.die_with_parent(options.parent)
     sandbox.set_process_name("roost:zygote")
     sandbox.refuse_inspection()
+    _close_inherited(options.control_fd)
     factory = load_factory(options.model_factory)
     control = socket.socket(fileno=options.control_fd)
     _serve(control, factory)
     return 0
+
+
+def _close_inherited(keep: int) -> None:
+    """Close whatever else came along from the engine: some event loops leave copies of the server's log open."""
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _serve(control: socket.socket, factory: ModelFactory) -> None:

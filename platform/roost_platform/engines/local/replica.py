@@ -60,6 +60,7 @@ class Replica(FrameProtocol):
         self.idle_since = self._loop.time()
         self.served = 0
         self.was_ready = False
+        self.orphaned = False  # it died because the zygote did
         self.ready_at = 0.0  # perf_counter's seconds
         self.state_before_gone = State.SPARE
         self.run_us = 0
@@ -197,6 +198,11 @@ class Replica(FrameProtocol):
         """The zygote says how the process ended: an exit status, or minus a signal's number."""
         if not self.exit_code.done():
             self.exit_code.set_result(code)
+
+    @property
+    def was_killed(self) -> bool:
+        """Somebody else ended it with SIGKILL: an operator, or the kernel for want of memory."""
+        return self.failure is None and self.exit_code.done() and self.exit_code.result() == -signal.SIGKILL
 
     def why_gone(self) -> tuple[str, str]:
         """Reason and sentence for the status page."""

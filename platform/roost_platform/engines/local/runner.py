@@ -305,9 +305,12 @@ class Runner:
         logger.warning("replica_lost", extra={"revision": str(self.key), "pid": replica.pid, "reason": reason})
         if reason == UNRESPONSIVE:
             self._run_us = _SLOW_RUN_US  # it may have been busy where it cannot be cancelled: the next one uses threads
-        if not replica.was_ready:
-            self._failed(reason, message)
-        if self.wanted and not self.closed:
+        if not replica.was_ready and not replica.orphaned:
+            if replica.was_killed and not self._failures:
+                self._failures = 1  # not the model's doing, as far as one can tell: tried once more at once
+            else:
+                self._failed(reason, message)
+        if (self.wanted or self.waiters) and not self.closed:
             self.tick()
 
     def _failed(self, reason: str, message: str) -> None:

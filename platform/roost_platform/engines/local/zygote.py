@@ -1,6 +1,7 @@
 """The engine's side of a zygote: starts it, asks it for children, keeps a few spares ahead."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from roost_platform.domain.errors import Unavailable
 from roost_platform.engines.local.replica import Replica, State
@@ -20,8 +21,16 @@ REFILL_DELAY_S = 0.05
 """Spares are made again this long after one was taken, so that forking never competes with the wake itself."""
 
 _START_TIMEOUT_S = 30.0
+_TIMED_OUT = 1  # an exit status, as if it had given up itself
+
+_TRIES = 3
+"""How many zygotes may be lost under one request for a child."""
 
 RUNTIME_MISSING = "runtime_missing"
+
+
+class _ZygoteLost(Exception):
+    """It ended before it could fork."""
 
 
 class Spawner(Protocol):
@@ -49,6 +58,7 @@ class Zygote:
         self._wanted_spares = spares
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
+        self._pidfd = -1
         self._control: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
         self._spares: deque[Replica] = deque()
@@ -58,7 +68,7 @@ class Zygote:
         self._starting = asyncio.Lock()
         self._up: asyncio.Future[bool] | None = None
         self._refill_timer: asyncio.TimerHandle | None = None
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped = False
 
     @property
@@ -68,11 +78,26 @@ class Zygote:
     async def start(self) -> None:
         """Start the process if it is not there; returns when it can fork. Raises Unavailable when it cannot."""
         async with self._starting:
-            if self._control is not None or self._stopped:
-                return
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for _ in range(_TRIES):
+                if self._control is not None or self._stopped:
+                    return
+                status = await self._start_once()
+                if status is None:
+                    return
+                if status != -signal.SIGKILL:
+                    break
+            raise Unavailable(
+                "the runtime could not be started; is it installed? (pip install 'roost[runtime]')",
+                code=RUNTIME_MISSING,
+                retry_after_s=5,
+            )
+
+    async def _start_once(self) -> int | None:
+        """None when it can fork, else how it ended."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
             with theirs:
-                self._process = await asyncio.create_subprocess_exec(
+                process = self._process = await asyncio.create_subprocess_exec(
                     *self._command,
                     "--parent",
                     str(os.getpid()),
@@ -82,50 +107,53 @@ class Zygote:
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,
                 )
-            ours.setblocking(False)
-            self._control = ours
-            self._up = self._loop.create_future()
-            self._loop.add_reader(ours, self._on_message)
-            done, _ = await asyncio.wait([self._up], timeout=_START_TIMEOUT_S)
-            if not done or not self._up.result():
-                self._lost()
-                raise Unavailable(
-                    "the runtime could not be started; is it installed? (pip install 'roost[runtime]')",
-                    code=RUNTIME_MISSING,
-                    retry_after_s=5,
-                )
-            logger.info("zygote_started", extra={"pid": self._process.pid})
-            self._refill()
+        except OSError as error:
+            ours.close()
+            raise _no_process() from error
+        self._pidfd = os.pidfd_open(process.pid)
+        ours.setblocking(False)
+        self._control = ours
+        self._up = self._loop.create_future()
+        self._loop.add_reader(ours, self._on_message)
+        done, _ = await asyncio.wait([self._up], timeout=_START_TIMEOUT_S)
+        if not done or not self._up.result():
+            self._lost()
+            return await process.wait() if done else _TIMED_OUT
+        logger.info("zygote_started", extra={"pid": process.pid})
+        self._refill()
+        return None
 
     async def take(self) -> Replica:
-        """A spare that lives; forks one when none is ahead."""
+        """A spare that lives; forks one when none is ahead, from another zygote when this one is lost meanwhile."""
+        self._refill_later()
         while self._spares:
             replica = self._spares.popleft()
             if replica.state is State.SPARE:
-                self._refill_later()
                 return replica
-        if self._control is None:
+        for _ in range(_TRIES):
             await self.start()
-        future: asyncio.Future[Replica] = self._loop.create_future()
-        self._asked.append(future)
-        self._fork()
-        return await future
+            future: asyncio.Future[Replica] = self._loop.create_future()
+            self._asked.append(future)
+            self._fork()
+            try:
+                return await future
+            except _ZygoteLost:
+                continue
+        raise _no_process()
 
     async def stop(self) -> None:
         """End the zygote; the kernel ends its children with it."""
         self._stopped = True
         if self._refill_timer is not None:
             self._refill_timer.cancel()
-        process = self._process
         self._lost()
-        if process is not None:
-            if process.returncode is None:
-                process.send_signal(signal.SIGKILL)
-            await process.wait()
+        if self._process is not None:
+            await self._process.wait()
         await asyncio.gather(*(child.gone.wait() for child in list(self._children.values())))
 
     def _fork(self) -> None:
         if self._control is None:
+            self._refuse(_ZygoteLost())
             return
         self._forking += 1
         try:
@@ -139,6 +167,7 @@ class Zygote:
 
     def _refill(self) -> None:
         self._refill_timer = None
+        self._spares = deque(spare for spare in self._spares if spare.state is State.SPARE)
         while len(self._spares) + self._forking - len(self._asked) < self._wanted_spares and self._control is not None:
             self._fork()
 
@@ -156,16 +185,14 @@ class Zygote:
         document = json.loads(message)
         if "forked" in document:
             self._forking -= 1
-            task = self._loop.create_task(self._adopt(document["forked"], descriptors))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            self._keep(self._loop.create_task(self._adopt(document["forked"], descriptors)))
         elif "exited" in document:
             child = self._children.pop(document["exited"], None)
             if child is not None:
                 child.exited(document["code"])
         elif "failed" in document:
             self._forking -= 1
-            self._refuse(Unavailable("no process could be started for the model", code="fork_failed", retry_after_s=1))
+            self._refuse(_no_process())
         elif self._up is not None and not self._up.done():
             self._up.set_result(True)
 
@@ -180,6 +207,10 @@ class Zygote:
                 future.set_result(replica)
                 return
         self._spares.append(replica)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _refuse(self, error: Exception) -> None:
         while self._asked:
@@ -197,17 +228,25 @@ class Zygote:
         control.close()
         if self._up is not None and not self._up.done():
             self._up.set_result(False)
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        os.close(self._pidfd)
+        if self._process is not None:
+            self._keep(self._loop.create_task(self._process.wait()))  # the next one takes its place in `_process`
         self._forking = 0
         self._spares.clear()
         for child in self._children.values():
+            child.orphaned = True
             child.exited(-signal.SIGKILL)
         if not self._stopped:
             self._children.clear()
             logger.warning("zygote_lost")
         while self._asked:
-            self._refuse(Unavailable("the runtime was restarted", code="runtime_restarted", retry_after_s=1))
+            self._refuse(_ZygoteLost())
+
+
+def _no_process() -> Unavailable:
+    return Unavailable("no process could be started for the model", code="fork_failed", retry_after_s=1)
 
 
 def zygote_environment() -> dict[str, str]:
