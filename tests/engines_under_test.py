@@ -69,17 +69,17 @@ class Harness(ABC):
         traffic = (TrafficTarget((to or revisions[0]).name, 100),)
         await self.engine.apply(Service(KEY, revisions, traffic, ScalingPolicy(**policy)))
 
-    async def call(self, revision: Revision, seconds: float = 0.0, *, timeout: float = 30.0) -> dict[str, int]:
+    async def call(self, revision: Revision, seconds: float = 0.0, *, within: float = 30.0) -> dict[str, int]:
         """One try: the answer's tensors by name, its body checked."""
-        response = await self.raw_call(revision, seconds, timeout=timeout)
+        response = await self.raw_call(revision, seconds, within=within)
         assert response.status == 200, bytes(response.body)
         document = orjson.loads(response.body)
         assert document["model_name"] == KEY.model
         return {output["name"]: output["data"][0] for output in document["outputs"]}
 
-    async def raw_call(self, revision: Revision, seconds: float, *, timeout: float) -> UpstreamResponse:
+    async def raw_call(self, revision: Revision, seconds: float, *, within: float) -> UpstreamResponse:
         body = orjson.dumps({"inputs": [{"name": "seconds", "datatype": "FP32", "shape": [1], "data": [seconds]}]})
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = asyncio.get_running_loop().time() + within
         headers = [(b"content-type", b"application/json")]
         request = UpstreamRequest("POST", f"/v2/models/{KEY.model}/infer", headers, [body])
         async with self.engine.lease(RevisionKey(KEY, revision.name), deadline) as upstream:
@@ -105,8 +105,8 @@ class Harness(ABC):
 
 
 class LocalHarness(Harness):
-    def __init__(self, capacity: Capacity = Capacity(8 * GIB, 64)) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        self.capacity = capacity or Capacity(8 * GIB, 64)
         self.now = 1000.5
         self._artifacts: dict[str, Path] = {}
         self._generation = 0

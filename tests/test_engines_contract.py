@@ -110,9 +110,9 @@ async def test_k6_a_call_ends_at_its_deadline_and_gives_its_slot_back(under_test
     await under_test.until_ready(revision)
     begin = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        await under_test.call(revision, 20, timeout=1.0)
+        await under_test.call(revision, 20, within=1.0)
     assert 1.0 <= time.monotonic() - begin <= 1.5
-    assert (await under_test.call(revision, timeout=5))["answer"] == 5
+    assert (await under_test.call(revision, within=5))["answer"] == 5
     assert time.monotonic() - begin <= 3.5
 
 
@@ -120,7 +120,7 @@ async def test_k9_a_slow_load_outlives_the_call_that_began_it(under_test: Harnes
     revision = under_test.install(answer=9, load_s=1.5)
     await under_test.apply(revision)
     with pytest.raises(DeadlineExceeded):
-        await under_test.call(revision, timeout=0.5)
+        await under_test.call(revision, within=0.5)
     assert (await under_test.call(revision))["answer"] == 9
     assert len(under_test.replicas()) == 1
 
@@ -269,4 +269,4 @@ async def test_a_cancelled_caller_frees_its_slot(under_test: Harness) -> None:
     call = asyncio.ensure_future(under_test.call(revision, 20))
     await asyncio.sleep(0.1)
     call.cancel()
-    assert (await under_test.call(revision, timeout=3))["answer"] == 2
+    assert (await under_test.call(revision, within=3))["answer"] == 2

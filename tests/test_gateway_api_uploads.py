@@ -240,7 +240,12 @@ async def test_refusal_reaches_a_client_that_sends_on_regardless(parts: Parts, p
 
 async def test_client_that_goes_away_leaves_nothing(parts: Parts, port: int, secret: str):
     _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head_of(secret, Content_Length=500_000).replace("\n", "\r\n").encode() + b"\r\n\r\n" + MODEL[:100] + bytes(100_000))
+    writer.write(
+        head_of(secret, Content_Length=500_000).replace("\n", "\r\n").encode()
+        + b"\r\n\r\n"
+        + MODEL[:100]
+        + bytes(100_000)
+    )
     await writer.drain()
     await until(lambda: bool(leftovers(parts)))
     writer.transport.abort()

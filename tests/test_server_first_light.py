@@ -1,6 +1,8 @@
 """The whole path over HTTP on a real server: upload, predict, sleep, wake, new version, rollback, delete, bill."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -206,3 +208,27 @@ def test_s23_a_call_that_fails_inside_names_nothing_of_ours(server, tmp_path):
     assert document["request_id"] == answer.headers["x-request-id"]
     for ours in (str(server.data), "/work", "Traceback", "site-packages", ".py", "onnxruntime_src"):
         assert ours not in answer.body.decode()
+
+
+def test_k14_a_replica_killed_in_a_call_fails_that_call_only_and_is_replaced(server, tmp_path):
+    key = server.make_tenant("k14")
+    server.deploy(key, "slow", models.slow_loop(tmp_path / "slow.onnx"), min_scale=1)
+    server.deploy(key, "copy", models.identity(tmp_path / "copy.onnx", "FP32"), min_scale=1)
+    tensor = {"name": "trips", "datatype": "INT64", "shape": [1]}
+    long, short = (json.dumps({"inputs": [{**tensor, "data": [n]}]}).encode() for n in (3_000_000, 1))
+    with load(server, infer_bytes(key, "copy", body_of("FP32", 4), tenant="k14")) as others:
+        with Connection(server.port, timeout=60) as connection:
+            connection.send(infer_bytes(key, "slow", long, tenant="k14"))
+            time.sleep(0.2)  # so that it runs
+            os.kill(server.replicas("slow")[0].pid, signal.SIGKILL)
+            answer = connection.answer()
+        begin = time.monotonic()
+        document = json.loads(answer.body)
+        assert (answer.status, document["code"], document["retryable"]) == (502, "replica_lost", True)
+        assert document["request_id"] == answer.headers["x-request-id"]
+        assert infer(server, key, "slow", short, tenant="k14").status == 200
+        assert time.monotonic() - begin < 2
+    assert {answer.status for answer in others.answers} == {200}
+    with server.client(key) as client:
+        rows = client.usage(model="slow", group_by="outcome")["rows"]
+    assert {row["outcome"]: row["billed_requests"] for row in rows} == {"platform_error": 0, "ok": 1}

@@ -24,19 +24,27 @@ _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 _OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
+class _NoCycle:
+    """Stands for a request that has no head yet; uvicorn then takes nothing for its body."""
+
+    response_complete = True
+
+
 class GuardedProtocol(OneWriteProtocol):
     """One connection. `check` must be called about once a second."""
 
     def __init__(self, *arguments: Any, **how: Any) -> None:
         super().__init__(*arguments, **how)
+        self._complete: list[tuple[bytes, bytes]] | None = None
+        """The headers of the last request whose head is complete: uvicorn begins each request with a new list."""
         self._head_since: float | None = None
         self._head_bytes = 0
         """Of the pieces before the one that is being parsed."""
         self._piece_bytes = 0
         self._heard_at = 0.0
         self._too_large = False
-        self._upgrading = False
         self._refused = False
+        self._cycle_before: Any = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -45,7 +53,8 @@ class GuardedProtocol(OneWriteProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         self._heard_at = self.loop.time()
         self._feed(data)
 
@@ -73,34 +82,33 @@ class GuardedProtocol(OneWriteProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
-            return
         except httptools.HttpParserError:
-            if not self._too_large:
+            if self._too_large:
+                self._refuse_head()
+            else:
                 self._refuse(400, "bad_http", "this is not a well-formed HTTP/1.1 request")
-                return
-        if self._head_since is not None:
-            self._head_bytes += len(data)
-            self._too_large = self._too_large or self._head_bytes > HEAD_BYTES
-        if self._too_large:
-            self._refuse(431, "head_too_large", f"the request's head is larger than {HEAD_BYTES} bytes")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_since = self.loop.time()
-        self._head_bytes = -self._piece_bytes  # where in this piece it begins is not told; it counts as nothing
+        else:
+            if self.headers is not self._complete:
+                self._wait_for_head()
 
     def on_headers_complete(self) -> None:
-        if max(self._head_bytes, 0) + self._piece_bytes > HEAD_BYTES and self._head_size() > HEAD_BYTES:
+        if self._head_bytes + self._piece_bytes > HEAD_BYTES and self._head_size() > HEAD_BYTES:
             self._too_large = True
             raise ValueError("too large")  # ends the parsing
-        self._head_since = None
-        self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
-        if not self._upgrading:
+        self._complete, self._head_since, self._head_bytes = self.headers, None, 0
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._cycle_before, self.cycle = self.cycle, _NoCycle()  # type: ignore[assignment]
+        else:
             super().on_headers_complete()
 
-    def on_message_complete(self) -> None:
-        if not self._upgrading:
-            super().on_message_complete()
+    def _wait_for_head(self) -> None:
+        """A head has begun and is not complete. Where in its first piece it begins is not told; that counts as nothing."""
+        if self._head_since is None:
+            self._head_since = self._heard_at
+            return
+        self._head_bytes += self._piece_bytes
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse_head()
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -111,6 +119,7 @@ class GuardedProtocol(OneWriteProtocol):
         The parser takes what follows an upgrade for that other protocol and would lose the body; clients that offer
         HTTP/2 with every request do send one.
         """
+        self.cycle = self._cycle_before
         line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         kept = [pair for pair in self.headers if pair[0] not in _OF_UPGRADES]
         if not self.parser.should_keep_alive():
@@ -118,6 +127,9 @@ class GuardedProtocol(OneWriteProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._feed(line + b"".join(b"%b: %b\r\n" % pair for pair in kept) + b"\r\n" + rest)
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, "head_too_large", f"the request's head is larger than {HEAD_BYTES} bytes")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Say why and close. While an answer is under way nothing is said: it would be taken for that answer."""
