@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError
 from roost_platform.database.tables import metadata
 from roost_platform.domain.errors import Conflict, Unavailable
 
-_LARGEST_QUICK_CHECK = 256 * 1024**2
+_LARGEST_QUICK_CHECK = 32 * 1024**2
 """Bytes of a SQLite file up to which every start reads it whole; beyond, the check would hold up a restart."""
 
 
