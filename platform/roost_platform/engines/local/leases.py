@@ -50,7 +50,7 @@ class Lease(Upstream):
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 waiter.future.result().release()  # the slot came in the same turn as the cancellation
             else:
-                runner.forget(waiter)
+                runner.waiters.forget(waiter)
                 runner.left()
             raise
         except BaseException:

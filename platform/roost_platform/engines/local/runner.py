@@ -14,12 +14,12 @@ from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import Readiness, Revision, RevisionKey, RevisionStatus
 from roost_platform.engines.local.budget import Budget, replica_bytes
 from roost_platform.engines.local.replica import UNRESPONSIVE, Replica, State
+from roost_platform.engines.local.setbacks import Setbacks
+from roost_platform.engines.local.waiting import Waiter, WaitingLine
 from roost_platform.engines.local.zygote import RUNTIME_MISSING, Spawner
 
 logger = logging.getLogger(__name__)
 
-MAX_BACKOFF_S = 60.0
-FIRST_BACKOFF_S = 0.5
 LOG_LINES = 500
 _STATUS_LOG_LINES = 20
 _END_GRACE_S = 5.0
@@ -35,16 +35,6 @@ class RunnerSettings:
     """How long a replica may take to become ready."""
     cores: int
     """Requests that one replica computes at once when its concurrency is not limited."""
-
-
-class Waiter:
-    """A request in the queue of its revision."""
-
-    __slots__ = ("deadline", "future")
-
-    def __init__(self, future: asyncio.Future[Replica], deadline: float) -> None:
-        self.future = future
-        self.deadline = deadline
 
 
 class Runner:
@@ -78,7 +68,7 @@ class Runner:
             policy, reachable=reachable or not revision.proven, now=clock(), proven=revision.proven
         )
         self.replicas: list[Replica] = []
-        self.waiters: deque[Waiter] = deque()
+        self.waiters = WaitingLine()
         self.wanted = 0
         self.activations = 0
         self.size = replica_bytes(measured=revision.memory_bytes, artifact=revision.size)
@@ -91,9 +81,7 @@ class Runner:
         self._settings = settings
         self._starting = 0
         self._starts: set[asyncio.Task[None]] = set()
-        self._failures = 0
-        self._retry_at = 0.0
-        self._failure: tuple[str, str] | None = None
+        self._setbacks = Setbacks()
         self._proven = revision.proven
         self._changed = asyncio.Event()
         self.starved = False
@@ -132,20 +120,14 @@ class Runner:
         """Join the queue. Raises Unavailable when it is full or when nothing is going to serve it soon."""
         if len(self.waiters) >= self._settings.queue_depth:
             raise Unavailable("too many requests wait for this model", code="queue_full", retry_after_s=1)
-        if self.closed or (self._failure and not self._hopeful() and self._loop.time() < self._retry_at):
+        if self.closed or (self._setbacks.wait_s(self._loop.time()) and not self._hopeful()):
             raise self._unavailable()
-        waiter = Waiter(self._loop.create_future(), deadline)
-        self.waiters.append(waiter)
+        waiter = self.waiters.join(self._loop.create_future(), deadline)
         if not self._hopeful():
             self._on_awake(self)
             self.wanted = max(self.wanted, 1)
             self.converge()
         return waiter
-
-    def forget(self, waiter: Waiter) -> None:
-        """Its caller has gone; its place in the queue is free."""
-        with contextlib.suppress(ValueError):
-            self.waiters.remove(waiter)
 
     def _hopeful(self) -> bool:
         """Whether some replica serves or is on its way."""
@@ -159,27 +141,11 @@ class Runner:
             )
         return DeadlineExceeded("no replica was free within the request's time")
 
-    def serve_waiters(self) -> None:
-        """Give free slots to those who wait, oldest first."""
-        waiters = self.waiters
-        while waiters:
-            if waiters[0].future.done():
-                waiters.popleft()
-                continue
-            replica = self.take_slot()
-            if replica is None:
-                return
-            waiters.popleft().future.set_result(replica)
-
     def check_deadlines(self, now: float) -> None:
         for replica in list(self.replicas):
             if replica.inflight:
                 replica.check_deadlines(now)
-        for waiter in self.waiters:
-            if now >= waiter.deadline and not waiter.future.done():
-                waiter.future.set_exception(TimeoutError())
-        while self.waiters and self.waiters[0].future.done():
-            self.waiters.popleft()
+        self.waiters.expire(now)
 
     # Scaling.
 
@@ -217,7 +183,7 @@ class Runner:
 
     def _start_one(self) -> bool:
         now = self._loop.time()
-        if now < self._retry_at or self.closed:
+        if self._setbacks.wait_s(now) or self.closed:
             return False
         self.starved = not self._budget.fits(self.size)
         if self.starved:
@@ -266,17 +232,18 @@ class Runner:
         }
 
     def _became_ready(self, replica: Replica) -> None:
-        self._failures, self._retry_at, self._failure, self._proven = 0, 0.0, None, True
+        self._setbacks.clear()
+        self._proven = True
         self._run_us = replica.run_us
         self.waking_since = None
         if self.closed:
             replica.drain()
-        self.serve_waiters()
+        self.waiters.serve(self.take_slot)
 
     def _slot_free(self, replica: Replica) -> None:
         self.left()
         if self.waiters:
-            self.serve_waiters()
+            self.waiters.serve(self.take_slot)
         if self.closed:
             self._changed.set()
 
@@ -305,33 +272,23 @@ class Runner:
         logger.warning("replica_lost", extra={"revision": str(self.key), "pid": replica.pid, "reason": reason})
         if reason == UNRESPONSIVE:
             self._run_us = _SLOW_RUN_US  # it may have been busy where it cannot be cancelled: the next one uses threads
-        if not replica.was_ready and not replica.orphaned:
-            if replica.was_killed and not self._failures:
-                self._failures = 1  # not the model's doing, as far as one can tell: tried once more at once
-            else:
-                self._failed(reason, message)
+        # Killed from outside is not the model's doing, as far as one can tell; nor is the end of the zygote.
+        blameless = replica.was_ready or replica.orphaned or (replica.was_killed and self._setbacks.forgive_once())
+        if not blameless:
+            self._failed(reason, message)
         if (self.wanted or self.waiters) and not self.closed:
             self.tick()
 
     def _failed(self, reason: str, message: str) -> None:
         """A start failed: wait longer each time, and let nobody wait for nothing."""
-        self._failures += 1
-        backoff = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), MAX_BACKOFF_S)
-        self._retry_at = self._loop.time() + backoff
-        self._failure = (reason, message)
+        self._setbacks.add(reason, message, self._loop.time())
         if not self._hopeful():
-            self._refuse_waiters(self._unavailable())
+            self.waiters.refuse(self._unavailable())
 
     def _unavailable(self) -> Unavailable:
-        reason, message = self._failure or ("Stopped", "it is being stopped")
-        wait = max(self._retry_at - self._loop.time(), 0.1)
+        reason, message = self._setbacks.last or ("Stopped", "it is being stopped")
+        wait = max(self._setbacks.wait_s(self._loop.time()), 0.1)
         return Unavailable(f"the model cannot serve now ({reason}: {message})", code="not_ready", retry_after_s=wait)
-
-    def _refuse_waiters(self, error: Exception) -> None:
-        while self.waiters:
-            future = self.waiters.popleft().future
-            if not future.done():
-                future.set_exception(error)
 
     # Change and end.
 
@@ -360,7 +317,7 @@ class Runner:
         self.closed = True
         end = self._loop.time() + drain_s
         await self._until(lambda: not self.waiters and not any(r.inflight for r in self.replicas), end)
-        self._refuse_waiters(Unavailable("the model is being stopped", code="stopping", retry_after_s=1))
+        self.waiters.refuse(Unavailable("the model is being stopped", code="stopping", retry_after_s=1))
         for replica in list(self.replicas):
             replica.drain()
             if replica.inflight:
@@ -380,10 +337,10 @@ class Runner:
     def status(self) -> RevisionStatus:
         ready = self.ready
         reason = message = ""
-        readiness = Readiness.TRUE if (self._proven and not (self._failure and not ready)) else Readiness.UNKNOWN
-        if self._failure and not ready:
+        readiness = Readiness.TRUE if (self._proven and not (self._setbacks.last and not ready)) else Readiness.UNKNOWN
+        if self._setbacks.last and not ready:
             readiness = Readiness.FALSE
-            reason, message = self._failure
+            reason, message = self._setbacks.last
         elif self.starved and not ready:
             reason, message = "InsufficientCapacity", "this machine has no memory or cores left for another replica"
         elif readiness is Readiness.UNKNOWN:
