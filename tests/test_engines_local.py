@@ -381,3 +381,13 @@ async def test_what_a_replica_prints_is_kept_by_revision_and_bounded(machine: Ma
     quiet = RevisionKey(ServiceKey("acme", "quiet"), here.of("quiet").name)
     assert not any(line.startswith("line ") for line in here.engine.log(quiet, 500))
     assert len(here.of("loud").log) == 20
+
+
+async def test_a_file_that_changed_on_disk_is_not_served(machine: MakeMachine):
+    here = await machine()
+    revision = await here.deploy("one", behaviour={"answer": 1})
+    await here.pass_time(200)
+    await here.until(lambda: not here.named("one"))
+    here._artifacts[revision.digest].write_text('{"answer": 2}')
+    with pytest.raises(Unavailable, match="sha256"):
+        await here.ask("one")

@@ -1,21 +1,16 @@
 """The one ASGI application: predictions, probes and metrics, and behind them the control API."""
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
 import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roost_gateway.access.authentication import Authenticator
 from roost_gateway.metrics import CONTENT_TYPE
 from roost_gateway.predict.paths import PREFIX
 from roost_gateway.request_ids import SCOPE_KEY, request_id_from
 from roost_platform.domain.errors import RoostError
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Any, Any], Awaitable[None]]
 
 _JSON = b"application/json"
 
@@ -26,8 +21,8 @@ class Door:
     def __init__(
         self,
         *,
-        predict: App,
-        api: App,
+        predict: ASGIApp,
+        api: ASGIApp,
         authenticator: Authenticator,
         metrics_page: Callable[[], bytes],
         ready: Callable[[], bool],
@@ -38,7 +33,7 @@ class Door:
         self._metrics_page = metrics_page
         self._ready = ready
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         path = scope["path"]
@@ -59,7 +54,7 @@ class Door:
         ready = path == "/livez" or self._ready()
         return (200 if ready else 503), _JSON, orjson.dumps({"status": "ok" if ready else "not ready"})
 
-    def _may_see_metrics(self, scope: Message) -> bool:
+    def _may_see_metrics(self, scope: Scope) -> bool:
         client = scope.get("client")
         if client and ipaddress.ip_address(client[0]).is_loopback:
             return True
@@ -70,14 +65,14 @@ class Door:
             return False
 
 
-async def _refuse_method(scope: Message, send: Send) -> None:
+async def _refuse_method(scope: Scope, send: Send) -> None:
     document = {"error": "this method is not allowed here", "code": "method_not_allowed"}
     document["request_id"] = scope[SCOPE_KEY] = request_id_from(scope["headers"])
     await _answer(scope, send, 405, _JSON, orjson.dumps(document), (b"allow", b"GET, HEAD"))
 
 
 async def _answer(
-    scope: Message, send: Send, status: int, content_type: bytes, body: bytes, *more: tuple[bytes, bytes]
+    scope: Scope, send: Send, status: int, content_type: bytes, body: bytes, *more: tuple[bytes, bytes]
 ) -> None:
     request_id = scope.get(SCOPE_KEY) or request_id_from(scope["headers"])
     headers = [

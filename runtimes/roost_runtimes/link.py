@@ -9,11 +9,13 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 import uvloop
 
+from roost_runtimes.artifact import check_digest
 from roost_runtimes.content import fold_headers
 from roost_runtimes.core import Answer, Core, Request
 from roost_runtimes.frames import FIGURES, Buffer, FrameProtocol, Kind
@@ -32,6 +34,8 @@ class Assignment:
     name: str
     version: str
     path: str
+    digest: str
+    """sha256 of the uploaded file, which is verified before it is loaded; a baked one was made from it."""
     baked: bool
     """The file was optimised when it was uploaded: load it as it is."""
     slots: int
@@ -103,6 +107,8 @@ class ReplicaLink(FrameProtocol):
         logger.info("model_ready", extra={"model": assignment.name, "version": assignment.version, "load_us": load_us})
 
     def _load(self, assignment: Assignment) -> Core:
+        if not assignment.baked:
+            check_digest(Path(assignment.path), assignment.digest)
         model = self._factory(assignment.path, name=assignment.name, version=assignment.version, baked=assignment.baked)
         core = Core(
             model, slots=assignment.slots, max_batch_size=assignment.max_batch_size, run_us=assignment.run_us or None

@@ -5,7 +5,6 @@ listen (live, not ready) ─▶ check the digest, load, warm up ─▶ ready ─
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from roost_runtimes.artifact import check_digest
 from roost_runtimes.core import Core, Limits
 from roost_runtimes.http_door import HttpDoor
 from roost_runtimes.model import ModelError
@@ -131,10 +131,7 @@ def _load(settings: Settings) -> Core:
     if not path.is_file():
         raise ModelError("there is no model file at the path given", code="not_found")
     if settings.digest is not None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != settings.digest.removeprefix("sha256:").lower():
-            raise ModelError(f"the model file has sha256 {digest}, not the one expected", code="wrong_digest")
+        check_digest(path, settings.digest)
     # Here and not above, so that the door listens before the import is through.
     from roost_runtimes.onnx_model import OnnxModel  # noqa: PLC0415
 

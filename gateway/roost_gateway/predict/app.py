@@ -7,12 +7,12 @@ call: what is the same for many calls (a path, a key) is looked up, not computed
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from itertools import count
 from time import perf_counter
-from typing import Any
 
 import orjson
+from starlette.types import Message, Receive, Send
 
 from roost_gateway.access.authentication import Authenticator
 from roost_gateway.access.directory import Directory
@@ -37,9 +37,6 @@ from roost_platform.metering.journal import Journal
 
 logger = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 Answer = tuple[int, list[Pair], bytes | bytearray | memoryview]
 

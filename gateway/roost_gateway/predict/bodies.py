@@ -1,11 +1,8 @@
 """Reading a request's body: whole, in the pieces it came in, within a limit. Silence is bounded by `http_guard`."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from starlette.types import Receive
 
 from roost_platform.domain.errors import InvalidRequest, TooLarge
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class ClientGone(Exception):

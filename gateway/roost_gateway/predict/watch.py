@@ -5,10 +5,9 @@ task that listens for the disconnect.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+from starlette.types import Receive
 
 SWEEP_S = 0.1
 

@@ -88,7 +88,7 @@ class Runner:
         self._most_wanted: int | None = None  # after an eviction, until the next request
         self._run_us = 0
         self._lines: deque[str] | None = None
-        self.waking_since: float | None = None
+        self._waking = False
         self.closed = False
 
     # Leasing.
@@ -189,8 +189,8 @@ class Runner:
         if self.starved:
             self._make_room(self)
             return False
-        if self.waking_since is None and not self.ready:
-            self.waking_since = now
+        if not self._waking and not self.ready:
+            self._waking = True
             self.activations += 1
         self._budget.take(self.size)
         self._starting += 1
@@ -225,6 +225,7 @@ class Runner:
             "name": self.key.service.model,
             "version": str(self.revision.version),
             "path": str(path),
+            "digest": self.revision.digest,
             "baked": baked,
             "slots": self.policy.container_concurrency or self._settings.cores,
             "max_batch_size": self.revision.max_batch_size,
@@ -235,7 +236,7 @@ class Runner:
         self._setbacks.clear()
         self._proven = True
         self._run_us = replica.run_us
-        self.waking_since = None
+        self._waking = False
         if self.closed:
             replica.drain()
         self.waiters.serve(self.take_slot)
