@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench fuzz format clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Roost needs Python 3.11 or newer")'
@@ -29,6 +29,9 @@ check: $(INSTALLED)  ## what must hold of the source: style, types, imports, siz
 
 bench: $(INSTALLED)  ## figures beside plain FastAPI and in-process runs; needs wrk (apt-get install wrk)
 	$(BIN)/python benchmarks/run.py
+
+fuzz: $(INSTALLED)  ## 10,000 damaged models through the real checker, others each time; prints the seed
+	$(BIN)/python tests/fuzz_models.py --count 10000
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -262,7 +262,8 @@ async def until(condition: Callable[[], bool]) -> None:
 def refusal(response: httpx.Response) -> tuple[int, str, str | None]:
     """Status, code and field; checks the shape that every error has."""
     document = response.json()
-    assert set(document) - {"field"} == {"error", "code", "request_id"}
+    at_a_quota = {"limit", "used", "reset"} if response.status_code == 429 else set()
+    assert set(document) - {"field"} == {"error", "code", "request_id"} | at_a_quota
     assert document["request_id"] == response.headers["x-request-id"]
     assert document["error"]
     return response.status_code, document["code"], document.get("field")

@@ -66,6 +66,21 @@ class Connection:
         except ConnectionResetError:
             return True
 
+    def closes_within(self, seconds: float) -> bool:
+        """Whether the server has closed by then; what it says before is dropped."""
+        before = self._socket.gettimeout()
+        self._socket.settimeout(seconds)
+        try:
+            while self._socket.recv(1 << 20):
+                pass
+        except (TimeoutError, BlockingIOError):
+            return False
+        except ConnectionResetError:
+            return True
+        finally:
+            self._socket.settimeout(before)
+        return True
+
     def close(self) -> None:
         self._socket.close()
 

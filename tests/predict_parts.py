@@ -112,7 +112,8 @@ class Heard:
     def refusal(self) -> tuple[int, str]:
         """Status and code; checks the shape that every error has."""
         document = self.json()
-        assert set(document) - {"field", "retryable"} == {"error", "code", "request_id"}, document
+        at_a_quota = {"limit", "used", "reset"} if self.status == 429 else set()
+        assert set(document) - {"field", "retryable"} == {"error", "code", "request_id"} | at_a_quota, document
         assert document["request_id"] == self.header("x-request-id")
         assert document["error"]
         return self.status, document["code"]

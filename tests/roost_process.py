@@ -89,6 +89,7 @@ class RoostProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.operator_key = make_secret()
+        self.secrets = {self.operator_key}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROOST_")}
         own = {"ROOST_OPERATOR_KEY": self.operator_key, "ROOST_DATA": str(self.data)}
         self.environment = inherited | own | environment
@@ -155,6 +156,8 @@ class RoostProcess:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+        log = self.log_file.read_text(errors="replace")
+        assert not any(secret in log for secret in self.secrets), "a key is in the log"
 
     def log_tail(self) -> str:
         return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-_LOG_LINES:])
@@ -185,7 +188,9 @@ class RoostProcess:
     def make_tenant(self, name: str = "acme", **quota: float) -> str:
         """The secret of the new tenant's admin key."""
         with self.client() as operator:
-            return operator.create_tenant(name, quota)["key"]["secret"]
+            secret: str = operator.create_tenant(name, quota)["key"]["secret"]
+        self.secrets.add(secret)
+        return secret
 
     def deploy(self, key: str, model: str, file: Path, **options: Any) -> dict[str, Any]:
         """Upload and wait until the version is ready; options as `min_scale=1`."""

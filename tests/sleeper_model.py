@@ -2,6 +2,7 @@
 
     load_s       seconds that loading takes                exit_at_load   exit status at load, after a line of output
     refuse       message of a refusal at load              answer         what `answer` returns
+    stubborn     true: runs cannot be cancelled            spins          true: runs compute, on the event loop
 Input `seconds` FP32[1]: how long a run takes; -1 kills the process. Outputs: `answer`, and `overlap`, the most runs that
 were under way at once in this process.
 """
@@ -38,6 +39,7 @@ class SleeperModel(Model):
         behaviour = json.loads(Path(path).read_text())
         self._answer = behaviour.get("answer", 0)
         self._stubborn = behaviour.get("stubborn", False)
+        self._spins = behaviour.get("spins", False)
         self._running = 0
         self._most = 0
         self._lock = threading.Lock()
@@ -66,7 +68,11 @@ class SleeperModel(Model):
         return [results[n] for n in outputs or ("answer", "overlap")]
 
     def _sleep(self, seconds: float, control: RunControl | None) -> None:
-        if isinstance(control, SleeperControl) and not self._stubborn:
+        if self._spins:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                pass
+        elif isinstance(control, SleeperControl) and not self._stubborn:
             if control.cancelled.wait(seconds):
                 raise ModelError("the run was cancelled", code="cancelled")
         else:
@@ -76,4 +82,5 @@ class SleeperModel(Model):
         return SleeperControl()
 
     def warm_up(self) -> None:
-        time.sleep(0.002)  # slower than what runs inline: runs go to threads and may overlap
+        if not self._spins:
+            time.sleep(0.002)  # slower than what runs inline: runs go to threads and may overlap

@@ -19,11 +19,13 @@ def every_error() -> list[type[errors.RoostError]]:
 
 @pytest.mark.parametrize("kind", every_error())
 def test_every_error_has_a_status_and_one_shape(kind):
-    status, headers, body = answer_of(kind("a sentence", field="x"), "id-1")
+    at_a_quota = {"limit": 5, "used": 5} if kind is errors.Throttled else {}
+    status, headers, body = answer_of(kind("a sentence", field="x", **at_a_quota), "id-1")
     assert status == STATUS_OF[kind]
     document = json.loads(body)
     assert document.pop("retryable", True) is True
-    assert document == {"error": "a sentence", "code": kind.default_code, "field": "x", "request_id": "id-1"}
+    told = {"error": "a sentence", "code": kind.default_code, "field": "x", "request_id": "id-1"}
+    assert document == (told | at_a_quota | {"reset": None} if at_a_quota else told)
     assert dict(headers)[b"content-length"] == str(len(body)).encode()
     assert (b"retry-after" in dict(headers)) is (status in (429, 503))
 
@@ -41,7 +43,7 @@ def test_subclass_of_an_error_has_its_status():
 
 @pytest.mark.parametrize(("seconds", "header"), [(None, b"1"), (0.01, b"1"), (1.2, b"2"), (30, b"30")])
 def test_retry_after_is_whole_seconds_and_never_nothing(seconds, header):
-    _, headers, _ = answer_of(errors.Throttled("x", retry_after_s=seconds), "id")
+    _, headers, _ = answer_of(errors.Throttled("x", limit=1, used=1, retry_after_s=seconds), "id")
     assert dict(headers)[b"retry-after"] == header
 
 

@@ -31,7 +31,7 @@ async def test_k25_headers_of_users_pass_byte_for_byte(path: PredictPath):
     ]
     assert (await path.call(headers=own)).status == 200
     _, request = path.engine.seen[0]
-    assert [pair for pair in request.headers if pair[0] != b"x-request-id"] == own
+    assert list(request.headers) == own
 
 
 async def test_k25_headers_that_speak_to_the_engine_or_the_gateway_stay_behind(path: PredictPath):
@@ -55,7 +55,7 @@ async def test_k25_headers_that_speak_to_the_engine_or_the_gateway_stay_behind(p
     ]
     assert (await path.call(headers=dropped, declared=None)).status == 200
     _, request = path.engine.seen[0]
-    assert [name for name, _ in request.headers] == [b"x-request-id"]
+    assert not request.headers
     assert path.secret.encode() not in b"".join(value for _, value in request.headers)
 
 
@@ -71,7 +71,7 @@ def test_sorting_keeps_what_the_gateway_needs_itself():
 async def test_a_well_formed_request_id_is_kept_everywhere(path: PredictPath, own: str):
     heard = await path.call(headers=[(b"x-request-id", own.encode())])
     assert heard.header("x-request-id") == own
-    assert dict(path.engine.seen[0][1].headers)[b"x-request-id"] == own.encode()
+    assert path.engine.seen[0][1].request_id == own
     assert path.events()[0].request_id == own
 
 

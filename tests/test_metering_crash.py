@@ -14,11 +14,14 @@ from metering_parts import append, request_ids, sqlite_ledger
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.tables import usage_events
 from roost_platform.domain.errors import StorageFull
+from roost_platform.domain.usage import Outcome
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.ledger import gaps
 from roost_platform.metering.shipper import Shipper
 
 KILLS = 30
+REFUSAL = "refusal"
+IS_REFUSAL = usage_events.c.request_id == REFUSAL
 CALLERS = 8
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["pytest", "roost_platform.metering.shipper", "roost_platform.metering.journal"])
@@ -32,7 +35,8 @@ async def test_kill_9_at_random_points_loses_no_acknowledged_call_and_counts_non
             acknowledged += _run_and_kill(tmp_path, f"run{run:02}", after=chance.randrange(1, 500))
         shipped_by_the_killed = len(await database.read(request_ids))
         await Shipper(journal_folder=tmp_path / "journal", database=database).drain()
-        stored = await database.read(request_ids)
+        stored = [name for name in await database.read(request_ids) if name != REFUSAL]
+        refusals = await database.read(lambda c: c.execute(select(usage_events.c.requests).where(IS_REFUSAL)).all())
         sources = await database.read(lambda c: list(c.scalars(select(usage_events.c.source).distinct())))
         holes = [await database.read(gaps, source) for source in sources]
     assert shipped_by_the_killed > len(acknowledged) / 4  # or the kills would have hit nothing but the journal
@@ -41,6 +45,9 @@ async def test_kill_9_at_random_points_loses_no_acknowledged_call_and_counts_non
     # A killed caller's call may have been stored just before it could say so; each has one in flight.
     assert len(stored) <= len(acknowledged) + KILLS * CALLERS
     assert len(sources) == KILLS
+    # Each call came with a refusal in the same batch: the sums, too, are exact, and there are few rows of them.
+    assert sum(requests for (requests,) in refusals) == len(stored)
+    assert KILLS <= len(refusals) <= 2 * KILLS
     assert holes == [()] * KILLS
     assert not list((tmp_path / "journal").iterdir())
 
@@ -93,6 +100,7 @@ async def _meter(folder: Path, source: str, pipe: Pipe) -> None:
         while True:
             request_id = f"{source}-{caller}-{number}"
             append(journal, request_id)
+            append(journal, REFUSAL, outcome=Outcome.THROTTLED, status=429, compute_us=0, rows=0)
             await journal.written()
             os.write(pipe.fileno(), f"{request_id}\n".encode())
             number += 1

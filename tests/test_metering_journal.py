@@ -33,8 +33,8 @@ async def test_events_are_in_the_file_when_written_is_done(tmp_path):
     found = scan((tmp_path / "run-1.jsonl").read_bytes())
     assert found.damaged == b""
     assert _rows(found) == [
-        ("run", 0, NOON, "acme", "résnet", 1, "model_error", 200, 1500, 20, 0, 100, 60, 7, "a"),
-        ("run", 1, NOON, "acme", "iris", 1, "ok", 200, 1500, 20, 0, 100, 60, 1, "b"),
+        ("run", 0, NOON, "acme", "résnet", 1, "model_error", 200, 1500, 20, 0, 100, 60, 7, "a", 1),
+        ("run", 1, NOON, "acme", "iris", 1, "ok", 200, 1500, 20, 0, 100, 60, 1, "b", 1),
     ]
     assert journal.events == 2
     journal.close()
@@ -203,6 +203,9 @@ def test_any_changed_byte_is_noticed_and_costs_at_most_the_lines_it_touches():
         ["run", 0, 2**62, "t", "m", 1, "ok", 200, 0, 0, 0, 0, 0, 0, "r"],
         ["run", 0, 0, "t", "m", 2**31, "ok", 200, 0, 0, 0, 0, 0, 0, "r"],
         ["run", 0, 0, "t", "m", 1, "ok", 200, 2**63, 0, 0, 0, 0, 0, "r"],
+        ["run", 0, 0, "t", "m", 1, "ok", 200, 0, 0, 0, 0, 0, 0, "r", "2"],
+        ["run", 0, 0, "t", "m", 1, "ok", 200, 0, 0, 0, 0, 0, 0, "r", 2**63],
+        ["run", 0, 0, "t", "m", 1, "ok", 200, 0, 0, 0, 0, 0, 0, "r", 2, 2],
     ],
 )
 def test_a_line_that_the_ledger_could_not_hold_is_damaged(values):

@@ -33,7 +33,8 @@ def database(tmp_path):
 async def registry(tmp_path, database):
     made = build_registry(tmp_path, database)
     await made.start()
-    return made
+    yield made
+    await made.stop()
 
 
 class CountingChecker(Checker):
@@ -177,7 +178,7 @@ async def test_parallel_uploads_cannot_pass_the_quota_together(registry, databas
 
 async def test_a_disk_that_fills_up_while_storing_leaves_nothing(tmp_path, database):
     class FullStore(DiskStore):
-        def put_baked(self, folder, digest, build_key):
+        def put_baked(self, folder, digest, build_key, sums):
             raise StorageFull("the disk that holds models is full")
 
     registry = build_registry(tmp_path, database, store=FullStore(tmp_path))
@@ -252,9 +253,29 @@ async def test_a_start_sweeps_what_no_version_names(tmp_path, database, registry
     again = build_registry(tmp_path, database)
     await again.start()
     names = files_in(tmp_path)
-    assert len(names) == 3 - 1  # the artifact and its bake, whose weights are too small for a file of their own
+    assert len(names) == 3  # the artifact, its bake, whose weights are too small for a file of their own, and its sums
     assert all(digest in name for name in names)
     assert again.locate(digest).baked
+
+
+async def test_a_baked_model_that_rots_is_replaced_by_the_raw_file(registry, database, tmp_path):
+    """It is noticed beside the first load of a later run, which uses it still; after that the raw file is."""
+    digest = (await register(registry, ONE)).version.digest
+    other = (await register(registry, TWO)).version.digest
+    path = registry.locate(digest).path
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    later = build_registry(tmp_path, database)
+    await later.start()
+    assert later.locate(digest).baked
+    assert later.locate(other).baked
+    await later.stop()
+    located = later.locate(digest)
+    assert (located.baked, located.path.read_bytes()) == (False, ONE)
+    assert later.locate(other).baked
+    assert (await register(later, ONE, OTHER)).created
+    assert later.locate(digest).baked, "the same bytes were checked, and so baked, again"
+    await later.stop()
 
 
 async def test_a_machine_without_a_runtime_starts_and_refuses_uploads(tmp_path, database):
@@ -282,6 +303,17 @@ async def test_a_kill_between_file_and_row_leaves_neither_or_both(tmp_path, mome
             assert files_in(tmp_path) == []
 
 
+async def test_a_kill_between_row_and_file_of_a_deletion_leaves_neither_or_both(tmp_path):
+    """The reverse: the row is gone, the file is not yet."""
+    process = await asyncio.create_subprocess_exec(sys.executable, __file__, str(tmp_path), "delete")
+    assert await process.wait() == -signal.SIGKILL
+    assert any(name.startswith("artifacts") for name in files_in(tmp_path))
+    with open_database(tmp_path) as database:
+        assert count(database, models) == count(database, versions) == 0
+        await build_registry(tmp_path, database).start()
+        assert files_in(tmp_path) == []
+
+
 def register_and_die() -> None:
     """The other process of the test above."""
     import os
@@ -298,8 +330,8 @@ def register_and_die() -> None:
             if moment == "file":
                 die()
 
-        def put_baked(self, bake, digest, build_key):
-            super().put_baked(bake, digest, build_key)
+        def put_baked(self, bake, digest, build_key, sums):
+            super().put_baked(bake, digest, build_key, sums)
             if moment == "baked":
                 die()
 
@@ -316,6 +348,11 @@ def register_and_die() -> None:
                 return result
 
             database.write = write_and_die
+            if moment == "delete":
+                database.write = write
+                await register(registry, ONE)
+                database.write = write_and_die
+                await registry.delete_model(IRIS)
             await register(registry, ONE)
 
     asyncio.run(run())

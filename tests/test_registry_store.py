@@ -1,5 +1,6 @@
 """The store on disk: what is put is whole, read-only and found again; digests alone become paths."""
 
+import hashlib
 import os
 import subprocess
 
@@ -76,7 +77,7 @@ def test_nothing_but_a_digest_becomes_a_path(store, made, digest):
 
 
 def test_a_baked_model_is_found_for_its_build_only(store, baked):
-    store.put_baked(baked(), A, BUILD)
+    store.put_baked(baked(), A, BUILD, {})
     located = store.locate_baked(A, BUILD)
     assert located.read_bytes() == b"baked"
     assert (located.parent / "weights.bin").read_bytes() == b"weights"
@@ -84,14 +85,31 @@ def test_a_baked_model_is_found_for_its_build_only(store, baked):
 
 
 def test_baking_again_replaces(store, baked):
-    store.put_baked(baked(b"old"), A, BUILD)
-    store.put_baked(baked(b"new"), A, BUILD)
+    store.put_baked(baked(b"old"), A, BUILD, {})
+    store.put_baked(baked(b"new"), A, BUILD, {})
     assert store.locate_baked(A, BUILD).read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "sums"])
+def test_a_baked_model_that_is_not_what_was_put_is_removed(store, baked, damage):
+    sums = {"model.onnx": hashlib.sha256(b"baked").hexdigest()}
+    store.put_baked(baked(b"baked"), A, BUILD, sums)
+    assert store.verify_baked(A, BUILD)
+    model = store.locate_baked(A, BUILD)
+    target = model.with_name("SHA256SUMS") if damage == "sums" else model
+    target.chmod(0o600)
+    if damage == "missing":
+        target.unlink()
+    else:
+        target.write_bytes(b"Baked")
+    assert store.verify_baked(A, BUILD) is False
+    assert store.locate_baked(A, BUILD) is None
+    assert store.verify_baked(A, BUILD), "what is not there is not damaged"
 
 
 def test_deleting_an_artifact_deletes_what_was_baked_from_it(store, made, baked):
     store.put(made(), A)
-    store.put_baked(baked(), A, BUILD)
+    store.put_baked(baked(), A, BUILD, {})
     store.delete(A)
     assert store.locate(A) is None
     assert store.locate_baked(A, BUILD) is None
@@ -99,7 +117,7 @@ def test_deleting_an_artifact_deletes_what_was_baked_from_it(store, made, baked)
 
 def test_sweeping_keeps_only_this_build_and_the_named_artifacts(store, baked):
     for digest, build in ((A, BUILD), (B, BUILD), (A, OTHER_BUILD)):
-        store.put_baked(baked(), digest, build)
+        store.put_baked(baked(), digest, build, {})
     assert store.sweep_baked(BUILD, {A}) == 2
     assert store.locate_baked(A, BUILD) is not None
     assert store.locate_baked(B, BUILD) is None
@@ -108,7 +126,7 @@ def test_sweeping_keeps_only_this_build_and_the_named_artifacts(store, baked):
 
 def test_sweeping_without_a_build_keeps_every_build_of_the_named_artifacts(store, baked):
     for digest, build in ((A, BUILD), (B, BUILD), (A, OTHER_BUILD)):
-        store.put_baked(baked(), digest, build)
+        store.put_baked(baked(), digest, build, {})
     assert store.sweep_baked(None, {A}) == 1
     assert store.locate_baked(A, BUILD) is not None
     assert store.locate_baked(A, OTHER_BUILD) is not None

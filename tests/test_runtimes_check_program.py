@@ -202,7 +202,8 @@ def test_the_build_key_is_said_and_is_the_one_in_verdicts(tmp_path):
 
 def test_the_checker_gives_up_network_and_programs_before_it_reads(tmp_path):
     script = (
-        "import os, socket, sys\nfrom roost_runtimes import check\ncheck._give_up()\n"
+        "import os, pathlib, socket, sys\nfrom roost_runtimes import check\n"
+        "check._confine(pathlib.Path(os.devnull), None)\ncheck._give_up()\n"
         "for work in (socket.socket, lambda: os.execv(sys.executable, ['x']), os.fork):\n"
         "    try: work(); print('allowed')\n    except OSError: print('refused')\n"
     )
@@ -216,6 +217,11 @@ def test_paths_and_source_lines_are_cut_out_of_messages():
         "onnxruntime::Model::Model(onnx::ModelProto&&, const std::function<void (int)>&) const Something is wrong"
     )
     assert cleaned(text) == "Something is wrong"
+    assert cleaned("model.cc:119 ValidateFunctionNodeCounts No opset for F (1)") == "No opset for F (1)"
+    assert (
+        cleaned("Exception during initialization: ::<lambda()> It failed")
+        == "Exception during initialization: It failed"
+    )
     assert len(cleaned("x" * 10_000)) < 500
 
 

@@ -208,7 +208,7 @@ def test_a_repeated_length_header_is_refused(add_one):
 
 def test_too_many_headers_and_odd_methods_are_refused(add_one):
     url = f"http://{add_one}/v2/models/m/infer"
-    assert httpx.get(url, headers=[(f"h{i}", "1") for i in range(200)]).status_code == 431
+    assert httpx.get(url, headers=[(f"h{i}", "1" * 1000) for i in range(70)]).status_code == 431
     assert httpx.put(url).status_code == 405
     assert httpx.head(url).status_code == 405
     assert httpx.post(f"http://{add_one}/v2/models/nope/infer").json()["code"] == "not_found"

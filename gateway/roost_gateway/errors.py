@@ -44,12 +44,17 @@ def status_of(error: errors.RoostError) -> int:
 
 
 def body_of(error: errors.RoostError, request_id: str) -> bytes:
-    """The JSON body of an error: `error`, `code`, `field` where there is one, `request_id`."""
+    """The JSON body of an error: `error`, `code`, `field` where there is one, at a quota `limit`, `used` and `reset`
+    (seconds), `request_id`.
+    """
     document: dict[str, Any] = {"error": error.message, "code": error.code}
     if error.field is not None:
         document["field"] = error.field
     if isinstance(error, errors.ReplicaLost):
         document["retryable"] = True
+    if isinstance(error, errors.Throttled):
+        reset = error.reset_s
+        document |= {"limit": error.limit, "used": error.used, "reset": reset and math.ceil(reset * 1000) / 1000}
     document["request_id"] = request_id
     return orjson.dumps(_encodable(document))
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ from roost_gateway.logs import configure_logs
 from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
+from roost_gateway.predict.lane import Lane
 from roost_gateway.settings import LimitSettings, LocalSettings, Settings
 from roost_platform.billing.prices import PriceBooks, default_price_books, load_price_books
 from roost_platform.database.connection import Database, sqlite_url
@@ -40,7 +42,7 @@ from roost_platform.database.lock import DataFolder
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.errors import RoostError
 from roost_platform.domain.tenants import hash_secret, make_secret
-from roost_platform.engines.local.budget import Capacity, machine_capacity
+from roost_platform.engines.local.budget import Capacity, ReplicaLimits, machine_capacity
 from roost_platform.engines.local.engine import LocalEngine
 from roost_platform.engines.local.engine import LocalSettings as EngineSettings
 from roost_platform.metering.journal import Journal
@@ -89,7 +91,7 @@ async def _serve(settings: Settings) -> None:
             server = _Server(
                 uvicorn.Config(
                     app.door,
-                    http=GuardedProtocol,
+                    http=partial(GuardedProtocol, lane=app.lane),  # type: ignore[arg-type]
                     ws="none",
                     loop="none",
                     lifespan="off",
@@ -108,6 +110,7 @@ async def _serve(settings: Settings) -> None:
             # What is there now stays: a full collection that walks it would stop every call for a tenth of a second.
             gc.collect()
             gc.freeze()
+            gc.enable()  # `serve` had switched it off
             app.serving = True
             logger.info("serving", extra={"url": url, "data": str(settings.data)})
             try:
@@ -122,6 +125,7 @@ class Platform:
     def __init__(self) -> None:
         self.serving = False
         self.door: Door
+        self.lane: Lane
 
 
 @asynccontextmanager
@@ -132,7 +136,24 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         stack.enter_context(DataFolder(settings.data))
         database = Database(settings.database_url or sqlite_url(settings.data / "roost.db"))
         stack.callback(database.close)
-        await asyncio.to_thread(migrate, database.engine)
+        registry = Registry(
+            database=database,
+            store=DiskStore(settings.data),
+            checker=Checker(),
+            staging=settings.data / "staging",
+            clock=_now,
+        )
+
+        def locate(digest: str) -> tuple[Path, bool]:
+            located = registry.locate(digest)
+            return located.path, located.baked
+
+        # The runtime imports its libraries while the database is opened: on two cores that costs a restart nothing.
+        engine = LocalEngine(locate=locate, settings=_engine_settings(settings.local))
+        engine_start = asyncio.create_task(engine.start())
+        stack.push_async_callback(_give_up_start, engine, engine_start)
+
+        await asyncio.to_thread(migrate, database.engine, kept=settings.data / "artifacts")
 
         directory = Directory()
         tenants = Tenants(database=database, directory=directory, clock=_now)
@@ -147,20 +168,10 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
 
         stack.push_async_callback(authenticator.flush_last_used, final=True)
 
-        registry = Registry(
-            database=database,
-            store=DiskStore(settings.data),
-            checker=Checker(),
-            staging=settings.data / "staging",
-            clock=_now,
-        )
         await registry.start()
+        stack.push_async_callback(registry.stop)
 
-        def locate(digest: str) -> tuple[Path, bool]:
-            located = registry.locate(digest)
-            return located.path, located.baked
-
-        # The journal starts before the engine, so that it stops after it: calls that drain are still metered.
+        # The journal is made before the engine is used and stops after it: calls that drain are still metered.
         journal_folder = settings.data / "journal"
         shipper = Shipper(
             journal_folder=journal_folder, database=database, interval_s=settings.metering.ship_interval_s
@@ -170,10 +181,8 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         )
         stack.push_async_callback(shipper.drain)
         stack.callback(journal.close)
-
-        engine = LocalEngine(locate=locate, settings=_engine_settings(settings.local))
         stack.push_async_callback(engine.stop)
-        await engine.start()
+        await engine_start
 
         deployments = Deployments(database=database, registry=registry, engine=engine, directory=directory, clock=_now)
         await deployments.start()
@@ -207,6 +216,7 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         page = make_page(figures, EngineFiguresCollector(engine), JournalFiguresCollector(journal, shipper))
         for loop in (shipper.run(), predict.watch.run(), _flush_keys(authenticator)):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
+        running.lane = predict.lane
         running.door = Door(
             predict=predict, api=api, authenticator=authenticator, metrics_page=page, ready=lambda: running.serving
         )
@@ -268,10 +278,16 @@ def _operator_key(settings: Settings) -> str:
     if settings.operator_key is not None:
         return settings.operator_key.get_secret_value()
     path = settings.data / "operator.key"
-    if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    if not path.exists() or not path.read_text().strip():
+        # Under its name it is whole: a process killed while it writes must not leave an empty file, taken for a key.
+        made = path.with_suffix(".new")
+        made.unlink(missing_ok=True)
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(make_secret() + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        made.rename(path)
         logger.info("operator_key_made", extra={"file": str(path)})
     return path.read_text().strip()
 
@@ -295,6 +311,11 @@ def _engine_settings(settings: LocalSettings) -> EngineSettings:
         queue_depth=settings.queue_depth,
         start_timeout_s=settings.start_timeout_s,
         drain_s=settings.drain_s,
+        limits=ReplicaLimits(
+            memory_factor=settings.replica_memory_factor,
+            memory_slack_bytes=settings.replica_memory_slack_bytes,
+            answer_bytes=settings.answer_bytes,
+        ),
     )
 
 
@@ -305,6 +326,13 @@ async def _flush_keys(authenticator: Authenticator) -> None:
             await authenticator.flush_last_used()
         except RoostError:
             logger.warning("last_used_not_written")
+
+
+async def _give_up_start(engine: LocalEngine, start: asyncio.Task[None]) -> None:
+    """End an engine whose start nobody waited for, because something else failed meanwhile; no harm after a `stop`."""
+    start.cancel()
+    await asyncio.gather(start, return_exceptions=True)
+    await engine.stop()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -49,6 +49,12 @@ class LocalSettings(BaseSettings):
     """Memory that replicas may hold; overrides the share."""
     replicas_per_core: int = Field(32, ge=1)
     """Most replicas per processor core: beyond that, switching between them costs more than it brings."""
+    replica_memory_factor: float = Field(4.0, ge=1)
+    """A replica may hold this many times the memory that its model was measured to take on inputs of zeros, …"""
+    replica_memory_slack_bytes: int = Field(1024 * _MIB, ge=0)
+    """… and this much more; together never more than all replicas may hold."""
+    answer_bytes: int = Field(256 * _MIB, gt=0, lt=1 << 32)
+    """Largest body of an answer; it is held in memory whole."""
 
 
 class MeteringSettings(BaseSettings):

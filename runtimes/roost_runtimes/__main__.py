@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             slots=options.slots,
             max_batch_size=options.max_batch_size,
             secret=secret,
+            head_s=options.head_s,
+            body_idle_s=options.body_idle_s,
             limits=Limits(body_bytes=options.max_body_bytes),
         )
     )
@@ -58,6 +60,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     add("--slots", type=_positive, default=1, help="runs at once")
     add("--max-batch-size", type=_positive, default=1, help="rows of several requests in one run; 1 = no batching")
     add("--max-body-bytes", type=_positive, default=256 * 1024 * 1024, help="of a request, also after decompression")
+    add("--head-s", type=float, default=10, help="seconds within which a request's head must be complete")
+    add("--body-idle-s", type=float, default=30, help="seconds without a byte after which a body is given up")
     add("--secret-file", type=Path, help="file with the secret that requests must carry; or $ROOST_SERVICE_SECRET")
 
 

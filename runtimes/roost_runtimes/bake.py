@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import re
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def quiet_environment() -> None:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
+@cache
 def build_key() -> str:
     """16 hexadecimal digits that change with ONNX Runtime's version and with the processor's model and features."""
     try:
@@ -49,6 +51,16 @@ def open_raw(path: Path, *, bake_into: Path | None = None) -> Any:
 def open_baked(folder: Path) -> Any:
     """An ONNX Runtime session over what `open_raw` baked into `folder`."""
     return _open(folder / MODEL_FILE, session_options(baked=True))
+
+
+def seal(folder: Path) -> dict[str, str]:
+    """Make a bake durable; the sha256 of its files by name."""
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+    return digests
 
 
 def session_options(*, baked: bool) -> Any:

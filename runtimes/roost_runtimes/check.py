@@ -5,13 +5,15 @@
 
 An uploaded model is a program, and the libraries that read it have had memory-safety bugs: so this process limits its
 memory, processor time and files, and gives up the network and other programs, before it reads the first byte. A crash
-or a limit that is hit ends it without a verdict; whoever started it reads that from how it ended.
+or a limit that is hit ends it without a verdict; whoever started it reads that from how it ended. A server does not
+start one for each file: `check_zygote` forks them.
 """
 
 import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ from roost_runtimes import sandbox
 from roost_runtimes.bake import build_key, quiet_environment
 from roost_runtimes.check_limits import limit_this_process
 from roost_runtimes.check_verdict import Rejected
+from roost_runtimes.confinement import confine_checker
+
+Check = Callable[..., dict[str, Any]]
+"""`check_whole.check`, which can only be imported after the environment is quiet."""
 
 _GIB = 1024**3
 
@@ -28,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     verdict_fd = os.dup(1)
     os.dup2(2, 1)  # a library that prints must not garble the verdict
     if options.build_key:
-        _say(verdict_fd, {"build_key": build_key()})
+        say(verdict_fd, {"build_key": build_key()})
         return 0
     limit_this_process(
         memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds, file_bytes=options.file_bytes
@@ -38,17 +44,30 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from roost_runtimes.check_whole import check  # noqa: PLC0415  numpy and onnxruntime come with it
     except ImportError as error:
-        _say(verdict_fd, {"ok": False, "code": "runtime_missing", "message": f"{error.name} is not installed"})
+        say(verdict_fd, {"ok": False, "code": "runtime_missing", "message": f"{error.name} is not installed"})
         return 0
+    say(verdict_fd, judge(check, options.model, options.bake_dir))
+    return 0
+
+
+def judge(check: Check, model: Path, bake_dir: Path | None) -> dict[str, Any]:
+    """The verdict on a file, in a process that has lowered its limits: it is no good for anything else afterwards."""
+    build_key()  # remembered from now on, for what it is made of will be out of reach
+    _confine(model, bake_dir)
     try:
-        verdict = {"ok": True, **check(options.model, options.bake_dir, give_up=_give_up)}
+        return {"ok": True, **check(model, bake_dir, give_up=_give_up)}
     except Rejected as error:
-        verdict = {"ok": False, "code": error.code, "message": error.message, "field": error.field}
+        return {"ok": False, "code": error.code, "message": error.message, "field": error.field}
     except MemoryError:
         message = "reading the model takes more memory than is allowed"
-        verdict = {"ok": False, "code": "out_of_memory", "message": message, "field": None}
-    _say(verdict_fd, verdict)
-    return 0
+        return {"ok": False, "code": "out_of_memory", "message": message, "field": None}
+
+
+def say(fd: int, document: dict[str, Any]) -> None:
+    """Write a verdict, all of it."""
+    rest = memoryview(json.dumps(document).encode() + b"\n")
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,14 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _confine(model: Path, bake_dir: Path | None) -> None:
+    """Before any fork: the kernel lets a parent end a child with it only where both are held by the same rules."""
+    sandbox.drop_privileges()
+    confine_checker(model, bake_dir)
+
+
 def _give_up() -> None:
     sandbox.die_with_parent()
     if not sandbox.forbid_network_and_exec():
         print("sandbox_unavailable", file=sys.stderr, flush=True)  # noqa: T201 - whoever started us decides
-
-
-def _say(fd: int, document: dict[str, Any]) -> None:
-    os.write(fd, json.dumps(document).encode() + b"\n")
 
 
 if __name__ == "__main__":

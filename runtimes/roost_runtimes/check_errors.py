@@ -6,8 +6,9 @@ from roost_runtimes.check_verdict import Rejected
 
 _LONGEST = 400
 _NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unable to allocate", "length_error")
-_SOURCE = re.compile(r"\S*/\S+\.(?:cc|h|hpp|cpp|inc):\d+ ")
+_SOURCE = re.compile(r"\S+\.(?:cc|h|hpp|cpp|inc):\d+ ")
 _PATH = re.compile(r"(?:/[\w.+-]+){2,}(?::\d+)?")
+_NAME = re.compile(r"\S*::\S*")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ")
 _LOAD = re.compile(r"Load model from \S+ failed:")
 _OPSET = re.compile(r"current official support for domain (\S+) is till opset (\d+)")
@@ -43,12 +44,14 @@ def cleaned(text: str) -> str:
     text = _LOAD.sub("", _PREFIX.sub("", text))
     while match := _SOURCE.search(text):
         text = text[: match.start()] + _after_function(text[match.end() :])
-    text = " ".join(_PATH.sub("…", text).split())
+    text = " ".join(_NAME.sub("", _PATH.sub("…", text)).split())
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _after_function(text: str) -> str:
     """What follows a C++ function's name and its parameters, whose parentheses nest."""
+    if "::" not in text.partition("(")[0]:
+        return text.partition(" ")[2]  # a bare name
     depth = 0
     for index, character in enumerate(text):
         if character == "(":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import defs
 
-from roost_runtimes.check_parse import DOMAINS, MICROSOFT, domain_of, opsets_of
+from roost_runtimes.check_parse import DOMAINS, MICROSOFT, ONNX, domain_of, opset_range, opsets_of
 from roost_runtimes.check_tensors import check_sparse, check_tensor
 from roost_runtimes.check_verdict import Rejected, field_of, shown
 
@@ -166,6 +166,13 @@ def _name_of(node: onnx.NodeProto) -> str:
 def _one(attribute: onnx.AttributeProto, name: str) -> Iterator[onnx.GraphProto | onnx.TensorProto]:
     if attribute.HasField(name):
         yield getattr(attribute, name)
+
+
+def warm_up_schemas() -> None:
+    """The tables of operators are made when they are first asked."""
+    for domain in DOMAINS:
+        opset_range(domain)
+    _in_standard("Identity", ONNX, opset_range(ONNX)[1])
 
 
 def _in_standard(op_type: str, domain: str, opset: int) -> bool:

@@ -2,29 +2,13 @@
 
 import resource
 
-_ADDRESS_SPACE_SLACK = 4 * 1024**3
-"""Mapped files and reserved but unused address space are free; private memory is what RLIMIT_DATA counts."""
-_OPEN_FILES = 64
+from roost_runtimes.limits import ADDRESS_SPACE_SLACK, lower, lower_all
+from roost_runtimes.sandbox import be_killed_first
 
 
 def limit_this_process(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
     """Lower this process's limits for good; those that are lower already stay. A forked child keeps them."""
-    for kind, wanted in (
-        (resource.RLIMIT_DATA, memory_bytes),
-        (resource.RLIMIT_AS, memory_bytes + _ADDRESS_SPACE_SLACK),
-        (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _lower(kind, wanted, wanted)
+    be_killed_first()
+    lower_all(data=memory_bytes, address_space=memory_bytes + ADDRESS_SPACE_SLACK, file_bytes=file_bytes)
     # At the soft limit the kernel sends SIGXCPU, which the parent reads as "too slow"; SIGKILL follows at the hard one.
-    _lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 2)
-
-
-def _lower(kind: int, soft: int, hard: int) -> None:
-    soft_now, hard_now = resource.getrlimit(kind)
-    resource.setrlimit(kind, (_least(soft, soft_now), _least(hard, hard_now)))
-
-
-def _least(wanted: int, now: int) -> int:
-    return wanted if now == resource.RLIM_INFINITY else min(wanted, now)
+    lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 2)

@@ -31,6 +31,7 @@ _BAKE_GROWTH = 4
 constant that was blown up."""
 _REPLICA_FLOOR_BYTES = 8 * 1024**2
 """What a replica holds besides its session: its own pages of the interpreter and of the libraries."""
+_PR_SET_THP_DISABLE = 41
 _TYPES: Mapping[str, Any] = {
     "tensor(bool)": np.bool_,
     "tensor(float16)": np.float16,
@@ -51,40 +52,59 @@ class Measured:
     run_ms: float | None
 
 
+def warm_up() -> None:
+    """What is slow the first time."""
+    _random((1,))
+
+
 class Rehearsal:
     """The forked process that opens the raw file and bakes it."""
 
     def __init__(self, path: Path, folder: Path | None, *, before: Callable[[], None]) -> None:
         """Fork now; `before` runs first in the child (to give up what must not be there)."""
         go_read, self._go = os.pipe()
-        self._answer, answer_write = os.pipe()
+        answer, answer_write = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(self._go)
-            os.close(self._answer)
+            os.close(answer)
             _child(path, folder, go_read, answer_write, before)
         os.close(go_read)
         os.close(answer_write)
+        self._answers = os.fdopen(answer, "rb")
 
-    def run(self) -> bool:
-        """Let it go and wait: True when a usable bake lies in the folder. Raises Rejected."""
+    def go(self) -> bool:
+        """Let it go, and wait for what it writes: True when a bake lies in the folder, not compared yet.
+
+        Raises Rejected.
+        """
         os.write(self._go, b"g")
-        with os.fdopen(self._answer, "rb") as pipe:
-            answer = pipe.read()
-        _, status = os.waitpid(self._pid, 0)
-        if os.WIFSIGNALED(status):
-            raise _crash(os.WTERMSIG(status))
+        return bool(self._next()["written"])
+
+    def baked(self) -> bool:
+        """Wait for its end: True when what it wrote gives what the raw model gives. Raises Rejected."""
+        return bool(self._next()["baked"])
+
+    def reap(self) -> None:
+        """It has said all it had to say, and is gone after this."""
+        os.waitpid(self._pid, 0)
+
+    def _next(self) -> dict[str, Any]:
+        answer = self._answers.readline()
         if not answer:
-            raise _crash(0)
-        document = json.loads(answer)
+            _, status = os.waitpid(self._pid, 0)
+            raise _crash(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+        document: dict[str, Any] = json.loads(answer)
         if "code" in document:
             raise Rejected(document["code"], document["message"], field=document["field"])
-        return bool(document["baked"])
+        return document
 
 
 def measure(path: Path, baked: Path | None, signature: Signature) -> Measured:
     """Open what will be served and run it once on zeros. Raises Rejected; a refusal of zeros is none."""
-    ctypes.CDLL(None).malloc_trim(0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_THP_DISABLE, *map(ctypes.c_ulong, (1, 0, 0, 0)))  # replicas have small pages
+    libc.malloc_trim(0)
     before = _anonymous_bytes()
     start = time.perf_counter()
     try:
@@ -104,37 +124,39 @@ def measure(path: Path, baked: Path | None, signature: Signature) -> Measured:
 
 def _child(path: Path, folder: Path | None, go: int, answer: int, before: Callable[[], None]) -> None:
     """The whole life of the forked process; never returns."""
+
+    def tell(document: dict[str, Any]) -> None:
+        os.write(answer, json.dumps(document).encode() + b"\n")
+
     try:
         before()
         if os.read(go, 1) != b"g":
             os._exit(0)
         try:
-            document: dict[str, Any] = {"baked": _rehearse(path, folder)}
+            session, written = _bake(path, folder)
+            tell({"written": written})
+            tell({"baked": written and folder is not None and _same(session, folder)})
         except Rejected as error:
-            document = {"code": error.code, "message": error.message, "field": error.field}
+            tell({"code": error.code, "message": error.message, "field": error.field})
         except MemoryError:
-            document = {"code": "out_of_memory", "message": out_of_memory("loading the model").message, "field": None}
-        os.write(answer, json.dumps(document).encode())
+            tell({"code": "out_of_memory", "message": out_of_memory("loading the model").message, "field": None})
     finally:
         os._exit(0)
 
 
-def _rehearse(path: Path, folder: Path | None) -> bool:
+def _bake(path: Path, folder: Path | None) -> tuple[Any, bool]:
+    """A session over the raw file, and whether a bake of it lies in the folder. Raises Rejected."""
     try:
         session = open_raw(path, bake_into=folder)
     except Exception as error:  # noqa: BLE001  ONNX Runtime's exceptions share no base class
         if folder is None or ran_out_of_memory(error):
             raise rejection_of(error) from None
-        _empty(folder)  # baking can fail where loading does not
+        empty(folder)  # baking can fail where loading does not
         try:
-            session = open_raw(path)
+            return open_raw(path), False
         except Exception as second:  # noqa: BLE001
             raise rejection_of(second) from None
-        folder = None
-    good = folder is not None and _small_enough(folder, path) and _same(session, folder)
-    if folder is not None and not good:
-        _empty(folder)
-    return good
+    return session, folder is not None and _small_enough(folder, path)
 
 
 def _same(raw: Any, folder: Path) -> bool:
@@ -206,7 +228,8 @@ def _small_enough(folder: Path, path: Path) -> bool:
     return size <= _BAKE_GROWTH * path.stat().st_size + _BAKE_SLACK_BYTES
 
 
-def _empty(folder: Path) -> None:
+def empty(folder: Path) -> None:
+    """Remove what was baked."""
     for name in (MODEL_FILE, WEIGHTS_FILE):
         (folder / name).unlink(missing_ok=True)
 

@@ -1,5 +1,7 @@
 """From bytes to a model whose format, IR version and opsets are in range; nothing in it has been looked at further."""
 
+from functools import cache
+
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import defs
@@ -50,6 +52,7 @@ def check_ir_version(model: onnx.ModelProto) -> None:
         )
 
 
+@cache
 def opset_range(domain: str) -> tuple[int, int]:
     """Oldest and newest opset of a served domain."""
     if domain == ONNX:

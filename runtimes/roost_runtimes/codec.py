@@ -17,17 +17,18 @@ from typing import Any, TypeVar
 
 import orjson
 
+from roost_runtimes.answers import Encoded, Writer
 from roost_runtimes.datatypes import Kind
 from roost_runtimes.errors import RequestError
+from roost_runtimes.forms import MOST_BYTES as MOST_FORM_BYTES
+from roost_runtimes.forms import MOST_ID, Form, Forms
+from roost_runtimes.long_lists import LEAST_BYTES, MOST_BYTES, cut
 from roost_runtimes.model import Array, Model, TensorSpec
-from roost_runtimes.tensors import Buffer, Input, check_shape, from_binary, from_json, text, to_binary, to_json
+from roost_runtimes.tensors import Buffer, Input, check_shape, from_binary, from_json, text
 
-JSON_HEADERS = (("content-type", "application/json"),)
 Named = TypeVar("Named")
-Encoded = tuple[tuple[tuple[str, str], ...], list[Buffer]]
-"""Headers and body pieces of an answer."""
 
-_MAX_ID = 1024
+_MAX_KEY = 1024
 _MAX_PARAMETERS = 64
 _MAX_PARAMETER_TEXT = 4096
 
@@ -60,10 +61,12 @@ def rows_of(feeds: Mapping[str, Array]) -> int:
 
 
 def parse_object(raw: Buffer) -> dict[str, Any]:
-    """The JSON object in `raw`; RequestError when it is anything else."""
+    """The JSON object in `raw`; RequestError when it is anything else, MemoryError when there is no room to read it."""
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        if "Not enough memory" in error.msg:
+            raise MemoryError from None
         raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from None
     if type(document) is not dict:
         raise RequestError("the body must be a JSON object", code="invalid_json")
@@ -96,26 +99,74 @@ class InferCodec:
     def __init__(self, model: Model) -> None:
         self._inputs = {spec.name: Input(spec) for spec in model.inputs}
         self._outputs = {spec.name: spec for spec in model.outputs}
-        self._all_json = tuple((spec, False) for spec in model.outputs)
-        self._all_binary = tuple((spec, True) for spec in model.outputs)
         self._json_refusal = next((s.name for s in model.outputs if s.datatype == "FP16"), None)
         self._head = {"model_name": model.name, "model_version": model.version}
+        self._all_json = Writer(self._head, [(spec, False) for spec in model.outputs])
+        self._all_binary = Writer(self._head, [(spec, True) for spec in model.outputs])
+        self._forms = Forms()
 
     def decode(self, body: Buffer, header_length: str | None) -> Call:
         """The call that this body asks for. `header_length` is the header's value as sent, None when it is absent."""
         if header_length is None:
-            raw: Buffer = body
-            tail = None
-        else:
-            split = _header_length(header_length, len(body))
-            if split == 0:
-                return self._decode_raw(memoryview(body))
-            view = memoryview(body)
-            raw, tail = view[:split], view[split:]
-        document = parse_object(raw)
+            if type(body) is bytes and len(body) <= MOST_FORM_BYTES:
+                return self._decode_short(body)
+            return self._decode_text(body, None)
+        split = _header_length(header_length, len(body))
+        view = memoryview(body)
+        return self._decode_text(view[:split], view[split:]) if split else self._decode_raw(view)
+
+    def _decode_short(self, body: bytes) -> Call:
+        """What was checked before in another request like this one is not checked again."""
+        known = self._forms.find(body)
+        if known is not None:
+            form, array, request_id = known
+            writer = form.writer if request_id is None else form.writer.with_id(request_id)
+            return Call({form.spec.name: array}, form.outputs, form.rows, writer)
+        document = parse_object(body)
+        feeds, outputs, writer = self._read(document, body, None)
+        rows = rows_of(feeds)
+        if len(feeds) == 1 and self._forms.may_learn(body):
+            ((name, array),) = feeds.items()
+            form = Form(self._inputs[name], array.shape, array.size, rows, outputs, writer)
+            self._forms.learn(body, form, document.get("id"))
+        return Call(feeds, outputs, rows, writer)
+
+    def _decode_text(self, raw: Buffer, tail: memoryview | None) -> Call:
+        if LEAST_BYTES <= len(raw) <= MOST_BYTES:
+            call = self._decode_long(bytes(raw), tail)
+            if call is not None:
+                return call
+        return self._decode_document(parse_object(raw), raw, tail)
+
+    def _decode_long(self, raw: bytes, tail: memoryview | None) -> Call | None:
+        """The call when its lists of numbers could be read apart from the rest; None = it must be read as a whole."""
+        parts = cut(raw)
+        if parts is None:
+            return None
+        rest, lists = parts
+        try:
+            document = parse_object(rest)
+            holes = _holes(document.get("inputs"))
+            # Fewer when something else was called `data` too. There are no other nulls, so that as many are the same ones.
+            if len(holes) != len(lists):
+                return None
+            for item, numbers in zip(holes, lists, strict=True):
+                item["data"] = numbers
+            return self._decode_document(document, rest, tail)
+        except RequestError:
+            return None
+
+    def _decode_document(self, document: dict[str, Any], raw: Buffer, tail: memoryview | None) -> Call:
+        feeds, outputs, writer = self._read(document, raw, tail)
+        return Call(feeds, outputs, rows_of(feeds), writer)
+
+    def _read(
+        self, document: dict[str, Any], raw: Buffer, tail: memoryview | None
+    ) -> tuple[dict[str, Array], tuple[str, ...] | None, Writer]:
+        """Arrays, names of the outputs wanted (None = all), and what writes them, of this document, whose text is `raw`."""
         request_id = document.get("id")
-        if request_id is not None and (type(request_id) is not str or len(request_id) > _MAX_ID):
-            raise RequestError(f"expected a string of at most {_MAX_ID} characters as id", field="id")
+        if request_id is not None and (type(request_id) is not str or len(request_id) > MOST_ID):
+            raise RequestError(f"expected a string of at most {MOST_ID} characters as id", field="id")
         parameters = document.get("parameters")
         keys = len(document)
         all_binary = False
@@ -125,16 +176,16 @@ class InferCodec:
         feeds, input_keys = self._decode_inputs(document.get("inputs"), tail)
         outputs = document.get("outputs")
         if not outputs and (outputs is None or type(outputs) is list):
-            names, wanted = None, self._all_binary if all_binary else self._all_json
+            names, writer = None, self._all_binary if all_binary else self._all_json
             keys += input_keys
             if self._json_refusal is not None and not all_binary:
                 raise _fp16_as_json(self._json_refusal)
         else:
             names, wanted, output_keys = self._decode_outputs(outputs, all_binary)
+            writer = Writer(self._head, wanted)
             keys += input_keys + output_keys
         refuse_duplicate_keys(raw, keys)
-        head = self._head if request_id is None else {**self._head, "id": request_id}
-        return Call(feeds, names, rows_of(feeds), lambda arrays: _encode(head, wanted, arrays))
+        return feeds, names, writer if request_id is None else writer.with_id(request_id)
 
     def _decode_inputs(self, inputs: Any, tail: memoryview | None) -> tuple[dict[str, Array], int]:
         """Arrays by name, and the number of keys in the objects read."""
@@ -215,29 +266,14 @@ class InferCodec:
                 shape[shape.index(-1)] = len(body) // known
             array = from_binary(spec, shape, prod(shape), body, field)
         feeds = {spec.name: array}
-        return Call(feeds, None, rows_of(feeds), lambda arrays: _encode(self._head, self._all_binary, arrays))
+        return Call(feeds, None, rows_of(feeds), self._all_binary)
 
 
-def _encode(head: Mapping[str, str], wanted: Sequence[tuple[TensorSpec, bool]], arrays: Sequence[Array]) -> Encoded:
-    outputs: list[dict[str, Any]] = []
-    tail: list[Buffer] = []
-    for (spec, binary), array in zip(wanted, arrays, strict=True):
-        output: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
-        if binary:
-            raw = to_binary(array)
-            output["parameters"] = {"binary_data_size": len(raw)}
-            tail.append(raw)
-        else:
-            output["data"] = to_json(array)
-        outputs.append(output)
-    document = orjson.dumps({**head, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not tail:
-        return JSON_HEADERS, [document]
-    headers = (
-        ("content-type", "application/octet-stream"),
-        ("inference-header-content-length", str(len(document))),
-    )
-    return headers, [document, *tail]
+def _holes(inputs: Any) -> list[dict[str, Any]]:
+    """The inputs whose data is null."""
+    if type(inputs) is not list:
+        return []
+    return [item for item in inputs if type(item) is dict and item.get("data", 0) is None]
 
 
 def _header_length(value: str, size: int) -> int:
@@ -290,7 +326,7 @@ def _check_parameters(parameters: Any, field: str) -> dict[str, Any]:
     if len(parameters) > _MAX_PARAMETERS:
         raise RequestError(f"more than {_MAX_PARAMETERS} parameters", field=field)
     for key, value in parameters.items():
-        if len(key) > _MAX_ID or (type(value) is str and len(value) > _MAX_PARAMETER_TEXT):
+        if len(key) > _MAX_KEY or (type(value) is str and len(value) > _MAX_PARAMETER_TEXT):
             raise RequestError(f"a parameter is at most {_MAX_PARAMETER_TEXT} characters", field=field)
         if key == "classification" or key.startswith("shared_memory_"):
             raise RequestError(f"the parameter {key[:64]!r} is not supported", field=field, code="unsupported")

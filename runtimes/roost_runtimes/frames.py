@@ -46,6 +46,10 @@ class Kind(IntEnum):
     """engine → replica: nothing new will come; finish, then exit 0."""
     DRAINING = 8
     """replica → engine: was told to stop from outside; please drain me."""
+    PING = 9
+    """engine → replica: are you there?"""
+    PONG = 10
+    """replica → engine: yes."""
 
 
 CANCELLED_STATUS = 499
@@ -54,14 +58,16 @@ CANCELLED_STATUS = 499
 class FrameProtocol(asyncio.BufferedProtocol):
     """Reads frames into `frame_received`, writes them with `send_frame`. One per connection."""
 
+    max_body_bytes = (1 << 32) - 1
+    """Of a frame received; the peer that announces a larger one is hung up on."""
+
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
-        self._large: bytearray | None = None  # a frame too big for the buffer, received in place
-        self._large_view = memoryview(b"")
+        self._large_view: memoryview | None = None  # a frame too big for the buffer, received in place
         self._large_filled = 0
         self._large_header: tuple[Any, ...] = ()
         self._out: list[Buffer] = []
@@ -110,16 +116,18 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not subclasses
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._large is not None:
+        if self._large_view is not None:
             return self._large_view[self._large_filled :]
         return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._large is not None:
+        large = self._large_view
+        if large is not None:
             self._large_filled += nbytes
-            if self._large_filled < len(self._large):
+            if self._large_filled < len(large):
                 return
-            self._finish_large()
+            self._large_view = None
+            self._finish_large(large)
         else:
             self._filled += nbytes
             self._parse()
@@ -129,7 +137,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         view, position, filled = self._view, 0, self._filled
         while filled - position >= 16:
             kind, status, frame_id, meta_size, body_size = HEADER.unpack_from(view, position)
-            if meta_size > MAX_META_BYTES:
+            if meta_size > MAX_META_BYTES or body_size > self.max_body_bytes:
                 self._refuse()
                 return
             start = position + 16
@@ -149,17 +157,16 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._filled = rest
 
     def _begin_large(self, header: tuple[Any, ...], size: int, start: int, filled: int) -> None:
-        self._large = bytearray(size)
-        self._large_view = memoryview(self._large)
+        # Tensors stand at the end of a body: where that is aligned, arrays are read in place.
+        before = -size % 16
+        self._large_view = memoryview(bytearray(before + size))[before:]
         self._large_filled = filled - start
         self._large_view[: filled - start] = self._view[start:filled]
         self._large_header = header
         self._filled = 0
 
-    def _finish_large(self) -> None:
+    def _finish_large(self, view: memoryview) -> None:
         kind, status, frame_id, meta_size = self._large_header
-        view = self._large_view
-        self._large, self._large_view = None, memoryview(b"")
         self.frame_received(kind, status, frame_id, bytes(view[:meta_size]), view[meta_size:])
 
     def _refuse(self) -> None:

@@ -14,7 +14,6 @@ from roost_runtimes.tensors import Buffer
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_MAX_HEADERS = 100
 _JOIN_BELOW = 1 << 16
 _HEALTH = "/v2/health/"
 
@@ -50,25 +49,17 @@ class HttpDoor:
             self.last_active = clock()
 
     async def _serve(self, scope: Mapping[str, Any], path: str, receive: Receive, send: Send) -> None:
-        whole = False
         try:
-            request = Request(scope["method"], path, self._headers(scope))
+            request = Request(scope["method"], path, _headers(scope))
             request.body = await self._body(request.headers, receive)
-            whole = True
             answer = await self._answer(request, receive)
         except RequestError as error:
             answer = error_answer(error)
         except _Gone:
             return
         if answer is not None:
-            closing = not whole or (self.core is not None and self.core.draining)
+            closing = self.core is not None and self.core.draining
             await _write(answer, send, closing=closing)
-
-    def _headers(self, scope: Mapping[str, Any]) -> dict[str, str]:
-        pairs = scope["headers"]
-        if len(pairs) > _MAX_HEADERS:
-            raise RequestError(f"more than {_MAX_HEADERS} headers", status=431, code="too_many_headers")
-        return fold_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs)
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> Buffer:
         """The whole body; refused before it is read when its announced length says so."""
@@ -117,6 +108,10 @@ class HttpDoor:
         core.cancel(ticket)
         await answered  # the slot stays taken, and the request active, until the run has ended
         return None
+
+
+def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
+    return fold_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
 
 
 def _answer_loading(request: Request) -> Answer:

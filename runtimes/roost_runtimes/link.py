@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,18 @@ import uvloop
 from roost_runtimes.artifact import check_digest
 from roost_runtimes.content import fold_headers
 from roost_runtimes.core import Answer, Core, Request
+from roost_runtimes.errors import RequestError
 from roost_runtimes.frames import FIGURES, Buffer, FrameProtocol, Kind
+from roost_runtimes.messages import error_answer
 from roost_runtimes.model import Model, ModelError
 from roost_runtimes.sandbox import set_process_name
 
 logger = logging.getLogger(__name__)
 
 ModelFactory = Callable[..., Model]
+
+_REMEMBERED = 256
+_REQUEST, _ANSWER = int(Kind.REQUEST), int(Kind.ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,14 @@ class Assignment:
     max_batch_size: int
     run_us: int
     """What a warm run took in an earlier replica of this revision; 0 = unknown, so warm up before saying ready."""
+    memory_bytes: int
+    """Private memory that it may take beyond what a spare has."""
+    answer_bytes: int
+    """Largest body of an answer: the engine hangs up on a larger one."""
+
+
+Confine = Callable[[Assignment], None]
+"""Gives up what this assignment does not need, for good, before the model is opened."""
 
 
 def load_factory(reference: str) -> ModelFactory:
@@ -55,21 +68,28 @@ def load_factory(reference: str) -> ModelFactory:
 class ReplicaLink(FrameProtocol):
     """Waits for one assignment, then serves it until it is drained or the engine goes away."""
 
-    def __init__(self, factory: ModelFactory, on_closed: Callable[[int], None]) -> None:
+    def __init__(self, factory: ModelFactory, confine: Confine, on_closed: Callable[[int], None]) -> None:
         super().__init__()
         self._factory = factory
+        self._confine = confine
         self._on_closed = on_closed
         self._core: Core | None = None
         self._tickets: dict[int, Any] = {}
+        self._answer_bytes = 0
         self._draining = False
+        # Clients repeat themselves, so heads are read and written once for many requests.
+        self._heads: dict[Buffer, tuple[str, str, dict[str, str]]] = {}
+        self._answer_heads: dict[Sequence[tuple[str, str]], bytes] = {}
 
     def frame_received(self, kind: int, status: int, frame_id: int, meta: Buffer, body: Buffer) -> None:
-        if kind == Kind.REQUEST:
+        if kind == _REQUEST:
             self._request(frame_id, meta, body)
         elif kind == Kind.CANCEL:
             self._cancel(frame_id)
         elif kind == Kind.ASSIGN:
             self._assign(Assignment(**orjson.loads(meta)))
+        elif kind == Kind.PING:
+            self.send_frame(Kind.PONG)
         elif kind == Kind.DRAIN:
             self._draining = True
             self._exit_when_drained()
@@ -93,10 +113,12 @@ class ReplicaLink(FrameProtocol):
     def _assign(self, assignment: Assignment) -> None:
         set_process_name(f"roost:{assignment.name}")
         started = time.perf_counter()
+        self._answer_bytes = assignment.answer_bytes
         try:
+            self._confine(assignment)
             self._core = self._load(assignment)
         except ModelError as error:
-            self._fail("LoadFailed", str(error))
+            self._fail("OutOfMemory" if error.code == "out_of_memory" else "LoadFailed", str(error))
             return
         except MemoryError:
             self._fail("OutOfMemory", "the model does not fit into the memory of one replica")
@@ -124,22 +146,36 @@ class ReplicaLink(FrameProtocol):
 
     def _request(self, frame_id: int, meta: Buffer, body: Buffer) -> None:
         assert self._core is not None, "a request before the assignment"
-        method, path, headers = orjson.loads(meta)
+        head = self._heads.get(meta) or self._read_head(meta)
         tickets = self._tickets
 
         def done(answer: Answer) -> None:
             del tickets[frame_id]
+            if sum(map(len, answer.body)) > self._answer_bytes:
+                answer = _too_large(answer, self._answer_bytes)
+            answer_head = self._answer_heads.get(answer.headers) or self._write_head(answer.headers)
             figures = FIGURES.pack(answer.compute_us, answer.queue_us, answer.rows)
-            self.send_frame(
-                Kind.ANSWER, frame_id, figures + orjson.dumps(answer.headers), answer.body, status=answer.status
-            )
+            self.send_frame(_ANSWER, frame_id, figures + answer_head, answer.body, status=answer.status)
             if self._draining:
                 self._exit_when_drained()
 
         tickets[frame_id] = None  # `done` may be called before `submit` returns
-        ticket = self._core.submit(Request(method, path, fold_headers(headers), body), done)
+        ticket = self._core.submit(Request(*head, body), done)
         if frame_id in tickets:
             tickets[frame_id] = ticket
+
+    def _read_head(self, meta: Buffer) -> tuple[str, str, dict[str, str]]:
+        method, path, pairs = orjson.loads(meta)
+        if len(self._heads) >= _REMEMBERED:
+            self._heads.clear()
+        head = self._heads[bytes(meta)] = (method, path, fold_headers(pairs))
+        return head
+
+    def _write_head(self, headers: Sequence[tuple[str, str]]) -> bytes:
+        if len(self._answer_heads) >= _REMEMBERED:
+            self._answer_heads.clear()
+        head = self._answer_heads[tuple(headers)] = orjson.dumps(headers)
+        return head
 
     def _cancel(self, frame_id: int) -> None:
         if self._core is not None and frame_id in self._tickets:
@@ -151,7 +187,14 @@ class ReplicaLink(FrameProtocol):
             self._on_closed(0)
 
 
-def serve_link(link: socket.socket, factory: ModelFactory) -> int:
+def _too_large(answer: Answer, limit: int) -> Answer:
+    error = RequestError(f"the model's answer is larger than {limit} bytes", status=422, code="answer_too_large")
+    refusal = error_answer(error)
+    refusal.compute_us, refusal.queue_us, refusal.rows = answer.compute_us, answer.queue_us, answer.rows
+    return refusal
+
+
+def serve_link(link: socket.socket, factory: ModelFactory, confine: Confine) -> int:
     """Run one replica on its end of the link until it is drained; returns the exit status."""
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -162,7 +205,7 @@ def serve_link(link: socket.socket, factory: ModelFactory) -> int:
             finished.set_result(status)
 
     async def run() -> int:
-        _, protocol = await loop.create_unix_connection(lambda: ReplicaLink(factory, closed), sock=link)
+        _, protocol = await loop.create_unix_connection(lambda: ReplicaLink(factory, confine, closed), sock=link)
         loop.add_signal_handler(signal.SIGTERM, protocol.asked_to_stop)
         return await finished
 

@@ -23,6 +23,11 @@ _POSITION = re.compile(r"(?:/\S*/)?\w+\.(?:cc|h|hpp|cpp|cu):\d+ ")
 _SIGNATURE = re.compile(r"^[^.:]*?(?:\w+::)+.*\)(?: const)?\s+")
 _INTERNAL = re.compile(r"(?:^|[\s'\"(])/\w+/|onnxruntime|::|0x[0-9a-f]{6,}")
 _MAX_MESSAGE = 400
+_NO_MEMORY = re.compile(
+    "Failed to allocate memory|bad_alloc|bad allocation|Unable to allocate|length_error|vector::_M_|"
+    "storage size overflowed|Integer overflow"
+)
+"""How ONNX Runtime and what is under it say that an allocation failed, or was too large to be asked for."""
 
 # An Identity node from float[1] to float[1], opset 13: what `touch` opens.
 _SMALLEST = bytes.fromhex(
@@ -90,7 +95,7 @@ def clean_error(text: str) -> ModelError:
     """Say what ONNX Runtime said, without its source positions, C++ names and paths."""
     if "terminate flag" in text:
         return ModelError("the run was cancelled", code="cancelled")
-    if "Failed to allocate memory" in text or "bad_alloc" in text:
+    if _NO_MEMORY.search(text):
         return _out_of_memory()
     text = _PREFIX.sub("", text).strip()
     where, code = "the model refused its inputs", "invalid_input"

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import orjson
 import uvicorn
 import uvloop
 
 from roost_runtimes.artifact import check_digest
 from roost_runtimes.core import Core, Limits
+from roost_runtimes.framing import Guard, check_all
 from roost_runtimes.http_door import HttpDoor
 from roost_runtimes.model import ModelError
 
@@ -49,11 +51,30 @@ class Settings:
     slots: int = 1
     max_batch_size: int = 1
     secret: str | None = None
+    head_s: float = 10.0
+    """Seconds within which a request's head must be complete."""
+    body_idle_s: float = 30.0
+    """Seconds without a byte after which a body counts as given up."""
     limits: Limits = field(default_factory=Limits)
+
+
+class _Protocol(Guard):
+    def refusal(self, code: str, message: str) -> tuple[bytes, bytes]:
+        return b"", orjson.dumps({"error": message, "code": code})
 
 
 class _Server(uvicorn.Server):
     """Leaves signals to us: on SIGTERM it would refuse late arrivals, and exit by the signal."""
+
+    def __init__(self, config: uvicorn.Config, *, head_s: float, body_idle_s: float) -> None:
+        super().__init__(config)
+        self._head_s, self._body_idle_s = head_s, body_idle_s
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # ten ticks are a second
+            now = asyncio.get_running_loop().time()
+            check_all(self.server_state.connections, now, head_s=self._head_s, body_idle_s=self._body_idle_s)
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,7 +97,7 @@ async def _serve(settings: Settings) -> int:
     server = _Server(
         uvicorn.Config(
             door,
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -85,7 +106,9 @@ async def _serve(settings: Settings) -> int:
             date_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             backlog=_BACKLOG,
-        )
+        ),
+        head_s=settings.head_s,
+        body_idle_s=settings.body_idle_s,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

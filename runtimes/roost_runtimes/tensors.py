@@ -14,6 +14,7 @@ import numpy as np
 
 from roost_runtimes.datatypes import DATATYPES, Datatype, Kind
 from roost_runtimes.errors import RequestError
+from roost_runtimes.long_lists import Numbers
 from roost_runtimes.model import Array, TensorSpec
 
 Buffer = bytes | bytearray | memoryview
@@ -88,7 +89,12 @@ def _shape_mismatch(spec: Input, shape: Sequence[int], field: str) -> RequestErr
 
 
 def from_json(spec: Input, shape: Sequence[int], count: int, data: Any, field: str) -> Array:
-    """An array from the flat or nested list `data`; nested lists must have exactly this shape."""
+    """An array from the flat or nested list `data`; nested lists must have exactly this shape.
+
+    `data` may be Numbers. A refusal of those means no more than that they must be read the ordinary way.
+    """
+    if type(data) is Numbers:
+        return _from_numbers(spec, shape, count, data, field)
     if type(data) is not list:
         raise RequestError(f"expected a list as data of input {spec.name!r}, got {_show(data)}", field=field)
     datatype = spec.datatype
@@ -107,15 +113,28 @@ def from_json(spec: Input, shape: Sequence[int], count: int, data: Any, field: s
             f"input {spec.name!r} has shape {list(shape)}, which is {count} elements, but {len(data)} were sent",
             field=field,
         )
+    numbers = _few_numbers(spec, data, field)
+    return numbers if len(shape) == 1 else numbers.reshape(shape)
+
+
+def _few_numbers(spec: Input, data: list[Any], field: str) -> Array:
+    """A list that holds nothing but what the datatype allows as an array; refuses what is out of its range."""
+    dtype = spec.datatype.numpy
     try:
-        if not spec.checks_overflow or (0 < count <= _FEW and -_FP32_MAX <= min(data) <= max(data) <= _FP32_MAX):
-            numbers = np.array(data, datatype.numpy)
-        else:
-            with np.errstate(over="raise"):
-                numbers = np.array(data, datatype.numpy)
+        if not spec.checks_overflow or (0 < len(data) <= _FEW and -_FP32_MAX <= min(data) <= max(data) <= _FP32_MAX):
+            return np.array(data, dtype)
+        with np.errstate(over="raise"):
+            return np.array(data, dtype)
     except (OverflowError, FloatingPointError):
         raise _out_of_range(spec, data, field) from None
-    return numbers if len(shape) == 1 else numbers.reshape(shape)
+
+
+def _from_numbers(spec: Input, shape: Sequence[int], count: int, data: Numbers, field: str) -> Array:
+    values = None if spec.datatype.name == "FP16" else data.array(spec.datatype, shape, count)
+    numbers = None if values is None else _narrow(spec, values)
+    if numbers is None:
+        raise RequestError(f"the data of input {spec.name!r} must be read number by number", field=field)
+    return numbers.reshape(shape)
 
 
 def _many_numbers(spec: Input, data: list[Any]) -> Array | None:
@@ -131,18 +150,20 @@ def _many_numbers(spec: Input, data: list[Any]) -> Array | None:
         ones = np.flatnonzero((values == 1) | (values == 0))
         if len(ones) > len(data) // 4 or any(type(data[i]) is bool for i in ones.tolist()):
             return None
-        with np.errstate(over="ignore"):
-            numbers = values.astype(spec.datatype.numpy)
     except (TypeError, OverflowError):
         return None
-    return numbers if _holds(numbers, values) else None
+    return _narrow(spec, values)
 
 
-def _holds(numbers: Array, values: Array) -> bool:
-    """Whether no value was out of the range of the narrower type."""
+def _narrow(spec: Input, values: Array) -> Array | None:
+    """64-bit numbers as this input's datatype; None when one is out of its range."""
+    with np.errstate(over="ignore"):
+        numbers = values.astype(spec.datatype.numpy, copy=False)
     if numbers.dtype.kind == "f":
-        return bool(np.isfinite(numbers).all())
-    return bool((numbers == values).all()) and not (numbers.dtype.kind == "u" and bool((values < 0).any()))
+        return numbers if np.isfinite(numbers).all() else None
+    if values.dtype.kind == "i" and numbers.dtype.kind == "u" and (values < 0).any():
+        return None
+    return numbers if numbers is values or (numbers == values).all() else None
 
 
 def _flatten(spec: Input, shape: Sequence[int], data: list[Any], field: str) -> list[Any]:
@@ -250,7 +271,7 @@ def text(spec: Input, raw: memoryview, field: str) -> str:
 
 def to_binary(array: Array) -> Buffer:
     """The raw little-endian bytes of an output, without a copy for numbers."""
-    if array.dtype == object:
+    if array.dtype.hasobject:
         pieces: list[bytes] = []
         for element in array.ravel().tolist():
             encoded = element.encode() if isinstance(element, str) else bytes(element)
@@ -262,4 +283,4 @@ def to_binary(array: Array) -> Buffer:
 
 def to_json(array: Array) -> Any:
     """What orjson can write with OPT_SERIALIZE_NUMPY, flat. Infinity and NaN become null: JSON has no word for them."""
-    return array.ravel().tolist() if array.dtype == object else array.ravel()
+    return array.ravel().tolist() if array.dtype.hasobject else array.ravel()

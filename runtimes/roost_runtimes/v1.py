@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from roost_runtimes.codec import JSON_HEADERS, Call, Encoded, parse_object, refuse_duplicate_keys, rows_of
+from roost_runtimes.answers import JSON_HEADERS, Encoded
+from roost_runtimes.codec import Call, parse_object, refuse_duplicate_keys, rows_of
 from roost_runtimes.errors import RequestError
 from roost_runtimes.model import Array, Model
 from roost_runtimes.tensors import MAX_RANK, Buffer, Input, check_shape, from_json

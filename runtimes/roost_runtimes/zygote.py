@@ -17,10 +17,12 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from roost_runtimes import sandbox
-from roost_runtimes.link import ModelFactory, load_factory, serve_link
+from roost_runtimes import landlock, sandbox
+from roost_runtimes.confinement import ReplicaConfinement, python_folders
+from roost_runtimes.link import Assignment, Confine, ModelFactory, load_factory, serve_link
 from roost_runtimes.logs import configure_logs
 
 
@@ -35,9 +37,18 @@ def main() -> int:
     sandbox.refuse_inspection()
     _close_inherited(options.control_fd)
     factory = load_factory(options.model_factory)
+    python_folders()  # looked for once, not by every child
+    _touch(factory)  # what is made on first use is then there before the fork: a child has a third of its pages to copy
     control = socket.socket(fileno=options.control_fd)
     _serve(control, factory)
     return 0
+
+
+def _touch(factory: ModelFactory) -> None:
+    """Use what a model needs once, where its factory knows how. No session may outlive this: children would inherit it."""
+    touch = getattr(factory, "touch", None)
+    if touch is not None:
+        touch()
 
 
 def _close_inherited(keep: int) -> None:
@@ -58,7 +69,8 @@ def _serve(control: socket.socket, factory: ModelFactory) -> None:
         raise SystemExit(f"a zygote must have one thread, this one has {threads}: forking it would not be safe")
     gc.collect()
     gc.freeze()  # keeps the collector's marks off pages that children share
-    control.send(json.dumps({"zygote": os.getpid()}).encode())
+    in_force = {"seccomp": sandbox.can_filter(), "landlock": landlock.abi()}
+    control.send(json.dumps({"zygote": os.getpid(), "in_force": in_force}).encode())
     while True:
         readable, _, _ = select.select([control.fileno(), wakeup_read], [], [])
         if wakeup_read in readable:
@@ -86,27 +98,26 @@ def _reap(control: socket.socket) -> None:
 
 
 def _fork_spare(control: socket.socket, factory: ModelFactory, inherited: tuple[int, int]) -> None:
-    engine_end, replica_end = socket.socketpair()
-    output_read, output_write = os.pipe2(os.O_CLOEXEC)
-    zygote = os.getpid()
-    try:
-        pid = os.fork()
-    except OSError as error:
-        control.send(json.dumps({"failed": error.strerror or "fork failed"}).encode())
-        for descriptor in (engine_end.detach(), replica_end.detach(), output_read, output_write):
-            os.close(descriptor)
-        return
-    if pid == 0:
-        unwanted = (control.detach(), engine_end.detach(), output_read, *inherited)
-        _become_spare(zygote, factory, link=replica_end, output=output_write, unwanted=unwanted)
-    replica_end.close()
-    os.close(output_write)
-    pidfd = os.pidfd_open(pid)
-    message = json.dumps({"forked": pid}).encode()
-    socket.send_fds(control, [message], [engine_end.fileno(), pidfd, output_read])
-    engine_end.close()
-    os.close(pidfd)
-    os.close(output_read)
+    zygote, pid = os.getpid(), -1
+    with ExitStack() as opened:  # closed when the engine has its copies, or when it came to nothing
+        try:
+            engine_end, replica_end = (opened.enter_context(end) for end in socket.socketpair())
+            output_read, output_write = os.pipe2(os.O_CLOEXEC)
+            opened.callback(os.close, output_read)
+            opened.callback(os.close, output_write)
+            pid = os.fork()
+            if pid == 0:
+                unwanted = (control.detach(), engine_end.detach(), output_read, *inherited)
+                _become_spare(zygote, factory, link=replica_end, output=output_write, unwanted=unwanted)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # this machine has no processes or descriptors left; what runs must not suffer
+            if pid > 0:
+                os.kill(pid, signal.SIGKILL)
+            control.send(json.dumps({"failed": error.strerror or "fork failed"}).encode())
+            return
+        opened.callback(os.close, pidfd)
+        message = json.dumps({"forked": pid}).encode()
+        socket.send_fds(control, [message], [engine_end.fileno(), pidfd, output_read])
 
 
 def _become_spare(
@@ -124,18 +135,27 @@ def _become_spare(
         for descriptor in (output, *unwanted):
             os.close(descriptor)
         configure_logs()
+        sandbox.be_killed_first()
+        sandbox.drop_privileges()
         if not sandbox.forbid_network_and_exec():
             logging.getLogger(__name__).warning("sandbox_unavailable")
-        warm = getattr(factory, "touch", None)
-        if warm is not None:
-            warm()
-        status = serve_link(link, factory)
+        _touch(factory)
+        status = serve_link(link, factory, _confinement())
     except BaseException:  # noqa: BLE001 - the child must not unwind into the zygote's loop
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _confinement() -> Confine:
+    prepared = ReplicaConfinement(python_folders())
+
+    def confine(assignment: Assignment) -> None:
+        prepared.close_around(Path(assignment.path), baked=assignment.baked, memory_bytes=assignment.memory_bytes)
+
+    return confine
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from sqlalchemy import Connection, bindparam, update
 
@@ -50,7 +50,7 @@ class Authenticator:
         carries a key: a URL ends up in logs and histories, so such a key must not work and should be replaced.
         """
         if query_string:
-            _refuse_key_in_url(query_string)
+            self._refuse_key_in_url(query_string)
         if len(authorization) != 1:
             raise _unauthenticated()
         if self._remembered_at != self._directory.keys_changed:
@@ -81,6 +81,20 @@ class Authenticator:
             raise _unauthenticated()
         return _principal(key), key.expires_at
 
+    def _refuse_key_in_url(self, query_string: bytes) -> None:
+        """A key of ours is known by its form wherever it stands; an operator's own is only found as a whole value."""
+        query = query_string.decode("latin-1")
+        if _SECRET_IN_URL.search(unquote_plus(query)) or any(
+            hmac.compare_digest(hash_secret(text), self._operator_key_hash)
+            for pair in parse_qsl(query)
+            for text in pair
+        ):
+            raise InvalidRequest(
+                "a key must not be in the URL, where logs keep it: send it as 'Authorization: Bearer <key>' "
+                "and replace this one",
+                code="key_in_url",
+            )
+
     async def flush_last_used(self, *, final: bool = False) -> int:
         """Write when keys were last used, each at most once a minute (`final`: all of them); returns how many."""
         now = self._clock()
@@ -103,16 +117,6 @@ def _principal(key: ApiKey) -> Principal:
 
 def _unauthenticated() -> Unauthenticated:
     return Unauthenticated("a valid key is needed: send it as 'Authorization: Bearer <key>'")
-
-
-def _refuse_key_in_url(query_string: bytes) -> None:
-    for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
-        if _SECRET_IN_URL.match(value) or _SECRET_IN_URL.match(name):
-            raise InvalidRequest(
-                "a key must not be in the URL, where logs keep it: send it as 'Authorization: Bearer <key>' "
-                "and replace this one",
-                code="key_in_url",
-            )
 
 
 def _write_last_used(connection: Connection, uses: dict[str, datetime]) -> None:

@@ -11,10 +11,11 @@ from roost_gateway.access.authentication import Authenticator
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
-from roost_gateway.api import faults, info, models, uploads, usage
+from roost_gateway.api import docs_page, faults, info, models, uploads, usage
 from roost_gateway.api import keys as key_routes
 from roost_gateway.api import tenants as tenant_routes
 from roost_gateway.api.callers import refuse_unknown_query
+from roost_gateway.api.documents import NAME_PATTERN
 from roost_gateway.api.door import Door
 from roost_gateway.api.services import Services
 from roost_gateway.deployments.deployments import Deployments
@@ -28,6 +29,16 @@ from roost_platform.registry.registry import Registry
 
 _ROUTERS = (tenant_routes.router, key_routes.router, uploads.router, models.router, usage.router, info.router)
 
+_PATTERNS = {
+    "key_id": "^[0-9a-f]{1,64}$",
+    "model": NAME_PATTERN,
+    "month": "^(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])-(0[1-9]|1[0-2])$",
+    "name": NAME_PATTERN,
+    "number": "^[0-9]{1,9}$",
+    "revision": "^[a-z0-9-]{1,80}$",
+    "tenant": NAME_PATTERN,
+}
+
 
 class ControlApi(FastAPI):
     """FastAPI whose OpenAPI document tells our errors, and which knows the query parameters of each route by it."""
@@ -38,6 +49,7 @@ class ControlApi(FastAPI):
             for path in document["paths"].values():
                 for operation in path.values():
                     _drop_foreign_422(operation)
+                    _tell_patterns(operation)
             for name in ("HTTPValidationError", "ValidationError"):
                 document["components"]["schemas"].pop(name, None)
         assert self.openapi_schema is not None
@@ -76,6 +88,7 @@ def create_api(
         version=version("roost"),
         summary="Serverless model serving: upload an ONNX file, get a metered endpoint that sleeps at zero.",
         dependencies=[Depends(refuse_unknown_query)],
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -97,10 +110,20 @@ def create_api(
     for router in _ROUTERS:
         app.include_router(router)
     faults.install(app)
+    docs_page.install(app)
     # The last one added is the outermost: ids first, then the door, then FastAPI.
     app.add_middleware(Door, authenticator=authenticator, body_idle_s=limits.body_idle_s)
     app.add_middleware(RequestIds)
     return app
+
+
+def _tell_patterns(operation: dict[str, Any]) -> None:
+    """Parameters are checked by the domain, in its words; the document tells what it takes."""
+    for parameter in operation.get("parameters", ()):
+        pattern = _PATTERNS.get(parameter["name"])
+        if pattern is not None:
+            schema = parameter["schema"]
+            next(iter(schema.get("anyOf", (schema,))))["pattern"] = pattern
 
 
 def _drop_foreign_422(operation: dict[str, Any]) -> None:

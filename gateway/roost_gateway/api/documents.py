@@ -1,16 +1,50 @@
 """The JSON documents of the control API, as the OpenAPI document describes them."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from roost_gateway.access.routes import RevisionState
 from roost_gateway.deployments.rollout import ModelState
 from roost_platform.domain.services import Readiness
 from roost_platform.domain.tenants import Quota, Scope
 
-_NAME = Field(description="1 to 63 lower-case letters, digits or inner hyphens.", examples=["acme"])
+NAME_PATTERN = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+"""What the domain takes for a name; it refuses in better words than a pattern's, so this only tells."""
+
+_NAME = Field(
+    description="1 to 63 lower-case letters, digits or inner hyphens.",
+    examples=["acme"],
+    json_schema_extra={"pattern": NAME_PATTERN},
+)
+
+
+def _to_int(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _refuse_number(value: Any) -> Any:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return value
+    raise ValueError("a moment is written in ISO 8601")
+
+
+# What JSON schema calls an integer: 3.0 is one, `"3"` and `true` are none.
+_Count = Annotated[
+    Annotated[int, Field(strict=True, ge=0, le=2**53), BeforeValidator(_to_int)] | None,
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**53}),
+]
+_Rate = Annotated[
+    Annotated[float, Field(strict=True, ge=0, le=2**53)] | None,
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 2**53}),
+]
+_Version = Annotated[int, Field(strict=True, ge=1, le=999_999_999), BeforeValidator(_to_int)]
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+"""ISO 8601 with an offset; a count of seconds is none."""
 
 
 class Request(BaseModel):
@@ -22,15 +56,11 @@ class Request(BaseModel):
 class QuotaChange(Request):
     """Limits to set; those left out stay as they are. 0 = no limit."""
 
-    models: StrictInt | None = Field(default=None, ge=0, description="Most models.", examples=[100])
-    storage_bytes: StrictInt | None = Field(default=None, ge=0, description="Most bytes of all versions together.")
-    concurrent_requests: StrictInt | None = Field(default=None, ge=0, description="Most predictions in flight at once.")
-    requests_per_second: float | None = Field(
-        default=None, ge=0, description="Sustained rate of predictions.", examples=[50]
-    )
-    burst: StrictInt | None = Field(
-        default=None, ge=0, description="Predictions at once above the rate; 0 = one second's worth."
-    )
+    models: _Count = Field(default=None, description="Most models.", examples=[100])
+    storage_bytes: _Count = Field(default=None, description="Most bytes of all versions together.")
+    concurrent_requests: _Count = Field(default=None, description="Most predictions in flight at once.")
+    requests_per_second: _Rate = Field(default=None, description="Sustained rate of predictions.", examples=[50])
+    burst: _Count = Field(default=None, description="Predictions at once above the rate; 0 = one second's worth.")
 
 
 class NewTenant(Request):
@@ -52,11 +82,11 @@ class NewKeyRequest(Request):
         description="admin implies the others; deploy and predict imply read.",
         examples=[["predict"]],
     )
-    expires_at: AwareDatetime | None = Field(default=None, description="With an offset from UTC; null = never.")
+    expires_at: Moment | None = Field(default=None, description="With an offset from UTC; null = never.")
 
 
 class RollbackRequest(Request):
-    version: StrictInt = Field(ge=1, description="A version that was ready before.", examples=[1])
+    version: _Version = Field(description="A version that was ready before.", examples=[1])
 
 
 class TenantDocument(BaseModel):

@@ -1,5 +1,6 @@
 """FastAPI's own refusals in our words, and the error bodies in the OpenAPI document."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ _MEANING = {
     507: "The disk is full.",
 }
 
+_NAME = re.compile(r"[\w-]+")
+
 
 class ErrorBody(BaseModel):
     """The body of every error."""
@@ -33,6 +36,11 @@ class ErrorBody(BaseModel):
     error: str = Field(description="What went wrong, a sentence for people.", examples=["no such model"])
     code: str = Field(description="A stable word for programs.", examples=["not_found"])
     field: str | None = Field(default=None, description="The part of the request at fault, where there is one.")
+    limit: float | None = Field(default=None, description="With 429: what the quota allows, in its own unit.")
+    used: float | None = Field(default=None, description="With 429: how much of it is in use.")
+    reset: float | None = Field(
+        default=None, description="With 429: seconds until there is room again; null when time alone makes none."
+    )
     request_id: str = Field(
         description="As in `X-Request-Id`; it finds the call in the log.", examples=["5f0c6a1e9d3b4c7f8a2e1d0b9c8f7a6e"]
     )
@@ -54,7 +62,9 @@ def install(app: FastAPI) -> None:
 def explain(errors: Sequence[Any]) -> InvalidRequest:
     """The first of pydantic's findings as our error; never echoes the value that was sent."""
     first = errors[0]
-    field = ".".join(str(part) for part in first["loc"][1:])[:64] or str(first["loc"][0])
+    # The names in pydantic's path that are none of the client's stand for how it checks, which is nobody's business.
+    path = [str(part) for part in first["loc"] if isinstance(part, int) or _NAME.fullmatch(part)]
+    field = ".".join(path[1:])[:64] or path[0]
     if first["type"] == "json_invalid":
         return InvalidRequest("the body is not valid JSON", code="invalid_json", field="body")
     if first["type"] == "extra_forbidden":
@@ -78,8 +88,15 @@ async def _answer_http(request: Request, error: Exception) -> Response:
         return _response(request, NotFound("there is nothing at this path"))
     if error.status_code == 405:
         refused = RoostError("this path does not take that method", code="method_not_allowed")
-        return _response(request, refused, status=405, headers=error.headers)
+        return _response(request, refused, status=405, headers=_allowed(request) or error.headers)
     return _response(request, InvalidRequest("the body cannot be read as JSON", code="invalid_json", field="body"))
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """The `Allow` header with all that the path takes: each of its routes knows only its own."""
+    route = request.scope.get("route")
+    operations = request.app.openapi()["paths"].get(getattr(route, "path", None), {})
+    return {"allow": ", ".join(sorted(operations)).upper()} if operations else {}
 
 
 def _response(request: Request, error: RoostError, *, status: int | None = None, headers: Any = None) -> Response:

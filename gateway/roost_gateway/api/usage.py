@@ -4,10 +4,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
 
 from roost_gateway.api.callers import AnyCaller, Reader
-from roost_gateway.api.documents import PriceBookDocument, StatementDocument, UsageDocument
+from roost_gateway.api.documents import Moment, PriceBookDocument, StatementDocument, UsageDocument
 from roost_gateway.api.faults import faults
 from roost_gateway.api.services import Parts, Services
 from roost_platform.billing import exports
@@ -26,11 +25,11 @@ async def report_usage(
     parts: Parts,
     *,
     start: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(alias="from", description="ISO 8601 with an offset, inclusive; default: this month's start (UTC)."),
     ] = None,
     end: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(alias="to", description="ISO 8601 with an offset, exclusive; default: the end of this month."),
     ] = None,
     model: Annotated[str | None, Query(description="Only this model; it may be deleted.")] = None,

@@ -1,5 +1,6 @@
 """`roost serve` and `roost version`: the commands that need no server."""
 
+import gc
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the server until SIGTERM or Ctrl-C. Every setting can come from the environment: ROOST_PORT, ROOST_LOCAL_SPARES…"""
+    gc.disable()  # nothing that is imported or loaded at start is garbage: `run` collects once, at the end of that
     # The other commands must not wait for the server's imports.
     from pydantic import ValidationError  # noqa: PLC0415
 

@@ -23,6 +23,8 @@ class Gate:
             raise Throttled(
                 f"{self.inflight} requests of this tenant are in flight, the quota is {quota.concurrent_requests}",
                 code="too_many_in_flight",
+                limit=quota.concurrent_requests,
+                used=self.inflight,
                 retry_after_s=1,
             )
         if quota.requests_per_second:
@@ -41,6 +43,8 @@ class Gate:
             raise Throttled(
                 f"more than {quota.requests_per_second:g} requests per second (burst {burst:g})",
                 code="rate_limited",
-                retry_after_s=early,
+                limit=burst,
+                used=min(burst, (arrival - now) / period),
+                reset_s=early,
             )
         self._next = arrival + period

@@ -6,9 +6,7 @@ call: what is the same for many calls (a path, a key) is looked up, not computed
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
-from itertools import count
 from time import perf_counter
 
 import orjson
@@ -19,32 +17,23 @@ from roost_gateway.access.directory import Directory
 from roost_gateway.access.principals import Principal
 from roost_gateway.access.routes import Route
 from roost_gateway.errors import INTERNAL, answer_of
-from roost_gateway.predict.admission import Gate
 from roost_gateway.predict.bodies import ClientGone, read_body
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.headers import Incoming, Pair, sort_headers
+from roost_gateway.predict.lane import Lane
 from roost_gateway.predict.metadata import describe
-from roost_gateway.predict.meter import CLIENT_GONE, Measured, outcome_of
+from roost_gateway.predict.meter import CLIENT_GONE, Measured
 from roost_gateway.predict.paths import Ask, Paths, Target
+from roost_gateway.predict.steps import NO_MODEL, Answer, Steps, answer_from
 from roost_gateway.predict.watch import Watch
-from roost_gateway.request_ids import is_well_formed
 from roost_gateway.settings import LimitSettings
-from roost_platform.domain.errors import NotFound, RoostError
+from roost_platform.domain.errors import RoostError
 from roost_platform.domain.services import RevisionKey
 from roost_platform.domain.tenants import Scope
 from roost_platform.engines.port import Engine, UpstreamRequest, UpstreamResponse
 from roost_platform.metering.journal import Journal
 
 logger = logging.getLogger(__name__)
-
-
-Answer = tuple[int, list[Pair], bytes | bytearray | memoryview]
-
-_ANSWER_HEADERS = frozenset(
-    {b"content-type", b"content-encoding", b"inference-header-content-length", b"vary", b"retry-after", b"allow"}
-)
-"""What passes from a replica to the client; figures and server headers do not."""
-_NO_MODEL = NotFound("no such model")
 
 
 class PredictApp:
@@ -64,15 +53,13 @@ class PredictApp:
         self._directory = directory
         self._authenticator = authenticator
         self._engine = engine
-        self._journal = journal
         self._figures = figures
         self._limits = limits
         self._serving = serving
         self._paths = Paths()
-        self._gates: dict[str, Gate] = {}
+        self._steps = Steps(directory=directory, journal=journal, figures=figures)
         self.watch = Watch()
-        self._id_prefix = secrets.token_hex(6)
-        self._ids = count()
+        self.lane = Lane(steps=self._steps, paths=self._paths, authenticator=authenticator, engine=engine)
 
     @property
     def inflight(self) -> int:
@@ -80,12 +67,14 @@ class PredictApp:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         incoming = sort_headers(scope["headers"])
-        request_id = self._request_id(incoming)
+        request_id = self._steps.request_id(incoming)
         try:
+            if b"%2f" in scope["raw_path"].lower():
+                raise NO_MODEL  # an encoded slash is none: a second reading is how traversals get past checks
             target = self._paths.parse(scope["path"])
             principal = self._authenticator.identify(incoming.authorization, scope["query_string"])
             if principal.tenant != target.tenant:
-                raise _NO_MODEL
+                raise NO_MODEL
             if target.ask is Ask.INFER:
                 if scope["method"] != "POST":
                     await _refuse_method(send, b"POST", request_id)
@@ -103,31 +92,19 @@ class PredictApp:
             logger.exception("prediction_failed", extra={"request_id": request_id})
             await _send(send, *answer_of(INTERNAL, request_id), request_id)
 
-    def _request_id(self, incoming: Incoming) -> str:
-        given = incoming.request_id
-        if given is not None and is_well_formed(given):
-            return given.decode("ascii")
-        return f"{self._id_prefix}-{next(self._ids):x}"
-
     async def _describe(self, target: Target, principal: Principal, request_id: str, send: Send) -> None:
         principal.require(Scope.READ)
-        route = self._route(target) if target.model else None
+        route = self._steps.route(target) if target.model else None
         routes = [] if target.model else self._directory.routes_of(target.tenant)
         status, document = describe(target, route, routes, serving=self._serving())
         await _send(send, status, [(b"content-type", b"application/json")], orjson.dumps(document), request_id)
-
-    def _route(self, target: Target) -> Route:
-        route = self._directory.route(target.tenant, target.model)
-        if route is None:
-            raise _NO_MODEL
-        return route
 
     async def _predict(
         self, target: Target, principal: Principal, incoming: Incoming, request_id: str, receive: Receive
     ) -> Answer | None:
         """The answer, metered; None when the client did not wait for it."""
         principal.require(Scope.PREDICT)
-        route = self._route(target)
+        route = self._steps.route(target)
         measured = Measured(target.tenant, target.model, request_id, perf_counter())
         self._figures.inflight += 1
         try:
@@ -151,35 +128,21 @@ class PredictApp:
     ) -> Answer:
         revision = route.choose() if target.version is None else route.for_version(target.version)
         measured.version = revision.version
-        gate = self._enter(target.tenant)
+        gate = self._steps.enter(target.tenant)
         try:
             pieces, measured.bytes_in = await read_body(
                 receive,
                 declared=incoming.content_length,
                 limit=self._limits.request_bytes,
             )
-            incoming.forwarded.append((b"x-request-id", measured.request_id.encode()))
-            request = UpstreamRequest("POST", target.inner, incoming.forwarded, pieces)
+            request = UpstreamRequest("POST", target.inner, incoming.forwarded, pieces, measured.request_id)
             deadline = asyncio.get_running_loop().time() + route.service.scaling.timeout_s
             response = await self._send_upstream(
                 RevisionKey(route.key, revision.name), deadline, request, measured, receive
             )
         finally:
             gate.leave()
-        headers = [pair for pair in response.headers if pair[0] in _ANSWER_HEADERS]
-        if response.status >= 400:
-            return response.status, headers, _with_request_id(response.body, measured.request_id)
-        return response.status, headers, response.body
-
-    def _enter(self, tenant: str) -> Gate:
-        gate = self._gates.get(tenant)
-        if gate is None:
-            gate = self._gates[tenant] = Gate()
-        record = self._directory.tenant(tenant)
-        if record is None:
-            raise _NO_MODEL
-        gate.enter(record.quota, asyncio.get_running_loop().time())
-        return gate
+        return answer_from(response, measured)
 
     async def _send_upstream(
         self, key: RevisionKey, deadline: float, request: UpstreamRequest, measured: Measured, receive: Receive
@@ -190,32 +153,14 @@ class PredictApp:
         try:
             async with self._engine.lease(key, deadline) as upstream:
                 measured.queue_us, measured.cold_start_us = upstream.queue_us, upstream.cold_start_us
-                response = await upstream.send(request)
+                return await upstream.send(request)
         finally:
             self.watch.leave(task)
-        measured.compute_us, measured.rows = response.compute_us, response.rows
-        measured.queue_us += response.queue_us
-        return response
 
     async def _finish(self, route: Route, measured: Measured, status: int, bytes_out: int) -> None:
-        measured.status, measured.bytes_out = status, bytes_out
-        await measured.record(self._journal)
-        self._figures.answered(
-            route.key,
-            outcome_of(status),
-            seconds=perf_counter() - measured.started,
-            queue_us=measured.queue_us,
-            cold_start_us=measured.cold_start_us,
-        )
-
-
-def _with_request_id(body: bytes | bytearray | memoryview, request_id: str) -> bytes:
-    """A replica's error, which does not know the id, in the shape of all errors."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return bytes(body)
-    return orjson.dumps({**document, "request_id": request_id}) if isinstance(document, dict) else bytes(body)
+        """Returns when the event is durable. Raises StorageFull when it cannot be: then nothing may be answered."""
+        await self._steps.journal(measured, status, bytes_out)
+        self._steps.count(route, measured)
 
 
 async def _refuse_method(send: Send, allowed: bytes, request_id: str) -> None:

@@ -28,6 +28,12 @@ class Incoming:
     content_length: bytes | None
     request_id: bytes | None
 
+    @property
+    def length(self) -> int | None:
+        """The declared length of the body; None when there is none, or it is no number."""
+        declared = self.content_length
+        return int(declared) if declared is not None and declared.isdigit() else None
+
 
 def sort_headers(headers: Iterable[Pair]) -> Incoming:
     """One pass over the headers (names in lower case, as ASGI gives them); values are kept byte for byte."""

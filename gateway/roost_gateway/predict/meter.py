@@ -1,9 +1,6 @@
 """From an answer to its usage event: outcomes by status, one event per answered call."""
 
-import time
-
 from roost_platform.domain.usage import Outcome
-from roost_platform.metering.journal import Journal
 
 CLIENT_GONE = 499
 """Recorded, never sent: the client left before its answer."""
@@ -39,22 +36,3 @@ class Measured:
         self.status = 500
         self.bytes_in = self.bytes_out = self.rows = 0
         self.compute_us = self.queue_us = self.cold_start_us = 0
-
-    async def record(self, journal: Journal) -> None:
-        """Returns when the event is durable. Raises StorageFull when it cannot be: then nothing may be answered."""
-        journal.append(
-            time_us=time.time_ns() // 1000,
-            tenant=self.tenant,
-            model=self.model,
-            version=self.version,
-            outcome=outcome_of(self.status),
-            status=self.status,
-            compute_us=self.compute_us,
-            queue_us=self.queue_us,
-            cold_start_us=self.cold_start_us,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            rows=self.rows,
-            request_id=self.request_id,
-        )
-        await journal.written()

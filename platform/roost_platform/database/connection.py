@@ -17,6 +17,9 @@ from roost_platform.domain.errors import StorageFull, Unavailable
 
 _READERS = 2
 
+LOCK_WAIT_S = 5.0
+"""How long one write waits for a SQLite database that another program has locked; those behind it wait as well."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -28,8 +31,9 @@ def sqlite_url(path: Path) -> str:
 class Database:
     """Runs work on a database given by URL (`sqlite:///…` or `postgresql+psycopg://…`)."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = _make_engine(url)
+    def __init__(self, url: str, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
+        self._engine = _make_engine(url, lock_wait_s)
+        self._file = _File(self._engine)
         # The lock is taken at the start of a writing transaction: taken later, it could not be waited for.
         self._writing = self._engine.execution_options(sqlite_begin="IMMEDIATE")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-writer")
@@ -49,6 +53,7 @@ class Database:
 
     async def _run(self, engine: Engine, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
         def transaction() -> T:
+            self._file.check()
             with engine.begin() as connection:
                 return work(connection)
 
@@ -66,10 +71,38 @@ class Database:
         self._engine.dispose()
 
 
-def _make_engine(url: str) -> Engine:
+class _File:
+    """A SQLite file under its name. Once removed or replaced, it takes writes that nobody will ever find again."""
+
+    def __init__(self, engine: Engine) -> None:
+        named = engine.url.database if engine.dialect.name == "sqlite" else None
+        self._path = Path(named) if named and not named.startswith((":", "file:")) else None
+        self._identity: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Raises Unavailable when the file is not the one that was there at first."""
+        if self._path is None:
+            return
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            identity = None
+        else:
+            identity = (found.st_dev, found.st_ino)
+        if self._identity is None:
+            self._identity = identity
+        elif identity != self._identity:
+            raise Unavailable(
+                "the database's file was removed or replaced; nothing can be stored until the server is restarted",
+                code="database",
+                retry_after_s=5,
+            )
+
+
+def _make_engine(url: str, lock_wait_s: float) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=_READERS + 1)
+    engine = create_engine(url, connect_args={"timeout": lock_wait_s}, pool_size=_READERS + 1)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:

@@ -122,7 +122,7 @@ revisions = Table(
     ),
 )
 
-# The ledger: append-only. No foreign keys: usage outlives the tenant's models.
+# The ledger: append-only, but for the sums of a minute's refusals, which grow. No foreign keys: usage outlives the tenant's models.
 usage_events = Table(
     "usage_events",
     metadata,
@@ -141,6 +141,7 @@ usage_events = Table(
     Column("bytes_out", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("request_id", String(128), nullable=False),
+    Column("requests", BigInteger, nullable=False, server_default="1"),  # over 1 for summed refusals only
     Index("ix_usage_events_tenant_time", "tenant", "time"),
 )
 

@@ -20,6 +20,8 @@
 Status codes are not chosen here: the gateway has the one table (`roost_gateway.errors`).
 """
 
+from typing import Any
+
 
 class RoostError(Exception):
     """Base of all errors that a user may see.
@@ -81,7 +83,18 @@ class ModelFailed(RoostError):
 
 
 class Throttled(RoostError):
+    """`limit` is what is allowed and `used` how much of it is in use, in the quota's own unit. `reset_s`: seconds until
+    there is room again if nothing else comes; None when time alone makes none.
+    """
+
     default_code = "throttled"
+
+    def __init__(self, message: str, *, limit: float, used: float, reset_s: float | None = None, **about: Any) -> None:
+        """`about` is what every error takes."""
+        super().__init__(message, **{"retry_after_s": reset_s} | about)
+        self.limit = limit
+        self.used = used
+        self.reset_s = reset_s
 
 
 class ReplicaLost(RoostError):

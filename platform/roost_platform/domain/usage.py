@@ -1,4 +1,4 @@
-"""What is metered: one usage event per answered call, in integer base units."""
+"""What is metered: one usage event per answered call (one per minute for refused ones), in integer base units."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,10 @@ BILLED_OUTCOMES = frozenset({Outcome.OK, Outcome.MODEL_ERROR})
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent:
-    """One answered call. (`source`, `sequence`) is unique for ever; sequences of a source have no gaps."""
+    """One answered call, or the refusals of one kind in a minute (`roost_platform.metering.refusals`).
+
+    (`source`, `sequence`) is unique for ever; sequences of a source have no gaps.
+    """
 
     source: str
     """Which gateway run wrote it: a random id made at start."""
@@ -45,6 +48,8 @@ class UsageEvent:
     rows: int
     """Length of the batch dimension, 1 for models without one; 0 when nothing was computed."""
     request_id: str
+    requests: int = 1
+    """How many calls this stands for; all amounts are their sums, time and request id those of the first."""
 
     def __post_init__(self) -> None:
         if self.time.tzinfo is None:

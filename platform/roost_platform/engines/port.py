@@ -1,10 +1,11 @@
 """The Engine port: what runs revisions. Every engine passes the contract suite in tests/test_engines_contract.py."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from roost_platform.domain.errors import RoostError
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -19,6 +20,8 @@ class UpstreamRequest:
     path: str
     headers: Headers
     body: Sequence[bytes] = ()
+    request_id: str = ""
+    """Goes along as `x-request-id` where requests travel as HTTP."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,26 @@ class Upstream(ABC):
         passed first (the slot is then taken back: the work is cancelled, or the replica is replaced). Cancelling the
         caller cancels the work.
         """
+
+
+Done = Callable[[UpstreamResponse | RoostError], None]
+"""Takes what came of a request, once: its answer, or what `Upstream.send` would have raised."""
+
+
+class Slot(ABC):
+    """A free slot that was taken without waiting. Either `send` or `release` follows, in the same turn of the loop."""
+
+    @abstractmethod
+    def send(self, request: UpstreamRequest, done: Done) -> None:
+        """Send the one request; `done` is called once with what came of it, and the slot is free again by then."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the slot back unused."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Nobody waits any more: cancel the work. `done` will not be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +123,13 @@ class Engine(ABC):
         revision when it sleeps, and waits for a free slot. Raises DeadlineExceeded, Unavailable (queue full, or the
         revision cannot start: with its reason) or NotFound (no such revision).
         """
+
+    def take_slot(self, revision: RevisionKey, deadline: float) -> Slot | None:
+        """What `lease` gives, when that needs no waiting; None otherwise, and nothing has changed then.
+
+        A call in a warm model needs no task this way. An engine need not offer it.
+        """
+        return None
 
     @abstractmethod
     def figures(self) -> EngineFigures:

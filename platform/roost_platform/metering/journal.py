@@ -7,12 +7,12 @@ every call. Everything here but the syncing runs on the event loop's thread.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable
 from pathlib import Path
 
 from roost_platform.domain.errors import StorageFull
 from roost_platform.domain.usage import Outcome
 from roost_platform.metering.lines import encode, encode_batch
+from roost_platform.metering.refusals import Refusals, is_summed
 from roost_platform.metering.segments import Segment, find_segments, remove_leftovers
 from roost_platform.metering.syncer import Syncer, Turn
 
@@ -59,6 +59,8 @@ class Journal:
         self._limit_bytes = limit_bytes
         self._each_turn_synced = sync_interval_s <= 0
         self._sequence = 0
+        self._written_sequence = 0
+        self._refusals = Refusals()
         self._lines: list[bytes] = []
         self._turn: Turn | None = None
         self._last: Turn | None = None
@@ -96,22 +98,37 @@ class Journal:
         rows: int,
         request_id: str,
     ) -> None:
-        """Add one event to this turn's batch; the fields are those of UsageEvent, `time_us` since 1970 UTC.
+        """Add one call to this turn's batch; the fields are those of UsageEvent, `time_us` since 1970 UTC.
 
-        Then await `written()`, asked for in the same turn, before the last byte of the answer is sent.
+        Mere refusals are summed per minute (`refusals.py`). Then await `written()`, asked for in the same turn, before the last byte of the answer is sent.
         """
-        line = encode(
-            (
-                self._source, self._sequence, time_us, tenant, model, version, outcome, status,
-                compute_us, queue_us, cold_start_us, bytes_in, bytes_out, rows, request_id,
-            )
+        sequence = self._sequence
+        requests: tuple[int, ...] = ()
+        if is_summed(outcome, compute_us=compute_us, cold_start_us=cold_start_us, rows=rows):
+            kind = (tenant, model, version, outcome, status)
+            total = self._refusals.of(kind, sequence=sequence, time_us=time_us, request_id=request_id)
+            total.requests += 1
+            total.queue_us += queue_us
+            total.bytes_in += bytes_in
+            total.bytes_out += bytes_out
+            sequence, time_us, request_id = total.sequence, total.time_us, total.request_id
+            queue_us, bytes_in, bytes_out = total.queue_us, total.bytes_in, total.bytes_out
+            requests = (total.requests,) if total.requests > 1 else ()
+        values = (
+            self._source, sequence, time_us, tenant, model, version, outcome, status,
+            compute_us, queue_us, cold_start_us, bytes_in, bytes_out, rows, request_id, *requests,
         )  # fmt: skip
+        try:
+            line = encode(values)
+        except TypeError:
+            self._refusals.forget()  # a sum may hold this call already
+            raise
         if not self._lines:
             self._begin_turn()
         self._lines.append(line)
-        self._sequence += 1
+        self._sequence = max(self._sequence, sequence + 1)
 
-    def written(self) -> Awaitable[None]:
+    def written(self) -> Turn:
         """Done when all events appended in this turn are durable; raises StorageFull when none of them is."""
         turn = self._turn or self._last
         if turn is None:
@@ -146,7 +163,8 @@ class Journal:
         try:
             segment = self._write(encode_batch(lines))
         except OSError as error:
-            self._sequence -= len(lines)
+            self._sequence = self._written_sequence
+            self._refusals.forget()
             self.failures += 1
             if not self._failing:  # once per outage: a full disk fails thousands of batches a second
                 _log.exception("journal_write_failed", extra={"events": len(lines)})
@@ -156,6 +174,7 @@ class Journal:
             turn.settle(failure)
             return
         self._failing = False
+        self._written_sequence = self._sequence
         self.events += len(lines)
         self._syncer.wrote(segment)
         if self._each_turn_synced:

@@ -4,7 +4,8 @@ r"""How usage events are written to the journal, and how they are read back.
     …
     <crc32 of all lines of the batch, 8 hex digits>\n\n                                          its commit mark
 
-A line holds the fields of `UsageEvent` in their order, the time as microseconds since 1970 UTC. What was written at once
+A line holds the fields of `UsageEvent` in their order, the time as microseconds since 1970 UTC; the last one, `requests`,
+only where it is not 1. What was written at once
 is a batch. It counts from its mark on: lines behind the last mark are a batch that was cut short, so nobody was answered
 on their strength. JSON escapes line ends, so no value can forge a mark. The checksum of a batch lets a reader take it
 whole; those of the lines save the rest of it when one is damaged.
@@ -29,11 +30,14 @@ _WIDTHS = ((0, 32), (3, 63), (4, 63), (14, 128))  # of the ledger's text columns
 _TIME = 2
 _OUTCOMES = frozenset(str(outcome) for outcome in Outcome)
 
-assert len(_TYPES) == len(fields(UsageEvent))
+_SUMMED = (*_TYPES, int)
+
+assert len(_SUMMED) == len(fields(UsageEvent))
 
 
 def encode(values: Sequence[Any]) -> bytes:
-    """One line with its newline; `values` are the fields of a UsageEvent in order, the time as microseconds.
+    """One line with its newline; `values` are the fields of a UsageEvent in order, without `requests` where that is 1,
+    the time as microseconds.
 
     Raises TypeError for what JSON cannot hold (an integer over 64 bits, a lone surrogate).
     """
@@ -51,7 +55,7 @@ def event_values(event: UsageEvent) -> tuple[Any, ...]:
     """The fields in order, the time as microseconds since 1970 UTC (what `encode` takes)."""
     values = [getattr(event, field.name) for field in fields(event)]
     values[_TIME] = (event.time - EPOCH) // _MICROSECOND
-    return tuple(values)
+    return tuple(values if event.requests != 1 else values[:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +119,13 @@ def _decode(line: bytes) -> tuple[Any, ...] | None:
         return None
     try:
         values = orjson.loads(body + b"]")
-        if tuple(map(type, values)) != _TYPES:
+        kinds = tuple(map(type, values))
+        if kinds == _TYPES:
+            values.append(1)
+        elif kinds != _SUMMED:
             return None
-        source, sequence, time_us, tenant, model, version, outcome, status, *amounts, request_id = values
-        if outcome not in _OUTCOMES or max(sequence, *amounts) >= 2**63 or max(version, status) >= 2**31:
+        source, sequence, time_us, tenant, model, version, outcome, status, *amounts, request_id, requests = values
+        if outcome not in _OUTCOMES or max(sequence, requests, *amounts) >= 2**63 or max(version, status) >= 2**31:
             return None
         values[_TIME] = EPOCH + timedelta(microseconds=time_us)
     except (ValueError, OverflowError):

@@ -1,4 +1,7 @@
-"""Adding to the ledger, which takes each (source, sequence) once, for ever. Functions of a connection."""
+"""Adding to the ledger, which takes each (source, sequence) once, for ever. Functions of a connection.
+
+The sums of a minute's refusals come several times, each time with more calls; the one with the most stays.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -12,10 +15,13 @@ from roost_platform.domain.usage import UsageEvent
 
 _COLUMNS = tuple(field.name for field in fields(UsageEvent))
 _TIME = _COLUMNS.index("time")
+_REQUESTS = _COLUMNS.index("requests")
+_GROWS = ("queue_us", "bytes_in", "bytes_out", "requests")
+"""What a later sum of the same refusals replaces."""
 
 
 def record(connection: Connection, events: Iterable[UsageEvent]) -> int:
-    """Add the events that the ledger does not hold yet; returns how many those were."""
+    """Add the events that the ledger does not hold yet, or not with as many calls; returns how many those were."""
     return record_rows(connection, [tuple(getattr(event, name) for name in _COLUMNS) for event in events])
 
 
@@ -29,8 +35,13 @@ def record_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
     values = [(*row[:_TIME], stored_time(row[_TIME]), *row[_TIME + 1 :]) for row in rows]
     kind: Any = type(dialect)
     positional = kind(paramstyle="format" if dialect.name == "postgresql" else "qmark")
-    insert = insert_for(dialect)(usage_events).on_conflict_do_nothing().compile(dialect=positional)
-    return connection.exec_driver_sql(str(insert), values).rowcount
+    insert = insert_for(dialect)(usage_events)
+    more = insert.on_conflict_do_update(
+        index_elements=[usage_events.c.source, usage_events.c.sequence],
+        set_={name: insert.excluded[name] for name in _GROWS},
+        where=usage_events.c.requests < insert.excluded.requests,
+    )
+    return connection.exec_driver_sql(str(more.compile(dialect=positional)), values).rowcount
 
 
 def record_json(connection: Connection, arrays: str) -> int:
@@ -55,14 +66,18 @@ def _json_insert(dialect: Dialect) -> str:
     values = ", ".join(value(i, usage_events.c[name]) for i, name in enumerate(_COLUMNS))
     source = "json_array_elements(%s::json) AS each(value)" if on_postgresql else "json_each(?)"
     # `WHERE true` keeps SQLite from reading ON as a part of a join.
+    grown = ", ".join(f"{name} = excluded.{name}" for name in _GROWS)
     return (
-        f"INSERT INTO {usage_events.name} ({columns}) SELECT {values} FROM {source} WHERE true ON CONFLICT DO NOTHING"  # noqa: S608 (column names of ours)
+        f"INSERT INTO {usage_events.name} ({columns}) SELECT {values} FROM {source} WHERE true "  # noqa: S608 (names of ours)
+        f"ON CONFLICT (source, sequence) DO UPDATE SET {grown} WHERE {usage_events.name}.requests < excluded.requests"
     )
 
 
 def _sqlite_value(index: int, column: Column[Any]) -> str:
     """The expression that turns an element of the array into what UtcTime and the other types store."""
     element = f"json_extract(value, '$[{index}]')"
+    if index == _REQUESTS:  # where it is left out, the line's checksum stands in its place
+        return f"CASE json_array_length(value) WHEN {len(_COLUMNS) + 1} THEN {element} ELSE 1 END"
     if column is usage_events.c.time:
         seconds = f"strftime('%Y-%m-%d %H:%M:%S', {element} / 1000000, 'unixepoch')"
         return f"{seconds} || printf('.%06d', {element} % 1000000)"
@@ -71,6 +86,8 @@ def _sqlite_value(index: int, column: Column[Any]) -> str:
 
 def _postgresql_value(index: int, column: Column[Any]) -> str:
     element = f"(value ->> {index})"
+    if index == _REQUESTS:
+        return f"CASE json_array_length(value) WHEN {len(_COLUMNS) + 1} THEN {element}::bigint ELSE 1 END"
     if column is usage_events.c.time:
         return f"timestamptz 'epoch' + {element}::bigint * interval '1 microsecond'"
     if isinstance(column.type, BigInteger):

@@ -131,8 +131,10 @@ class Shipper:
         self.damaged += done.damaged
 
     async def _finish(self, segment: Found, size: int) -> None:
-        self.damaged += await asyncio.to_thread(_discard, segment, self._offsets[segment.name], size)
+        # The position first: after a kill between the two the segment is shipped again, which changes nothing. The other
+        # way round, the row of a segment that is no more would stay for ever.
         await self._database.write(_forget_position, segment.name)
+        self.damaged += await asyncio.to_thread(_discard, segment, self._offsets[segment.name], size)
         del self._offsets[segment.name]
 
 

@@ -14,9 +14,17 @@ _log = logging.getLogger(__name__)
 class Turn(asyncio.Future[None]):
     """Done when the events of one turn of the event loop are safe. Many callers await the same one."""
 
+    def __init__(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(loop=loop)
+        self._told: list[Callable[[StorageFull | None], None]] = []
+
     def cancel(self, msg: object = None) -> bool:
         """Refuse: a cancelled caller would take all others with it. It gets its cancellation when the turn is done."""
         return False
+
+    def then(self, told: Callable[[StorageFull | None], None]) -> None:
+        """Call `told` at once when it is settled: for callers that are no tasks. Only before it is."""
+        self._told.append(told)
 
     def settle(self, error: StorageFull | None) -> None:
         if error is None:
@@ -24,6 +32,9 @@ class Turn(asyncio.Future[None]):
         else:
             self.set_exception(error)
             self.exception()  # counts as seen: whoever did not wait for it does not care
+        told, self._told = self._told, []
+        for each in told:
+            each(error)
 
 
 class Syncer:

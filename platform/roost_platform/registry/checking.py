@@ -7,12 +7,10 @@ output) becomes a refusal of the model, and the process and all it started are g
 import asyncio
 import json
 import logging
-import os
 import re
-import resource
 import signal
+import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,14 +19,34 @@ from typing import Any
 
 from roost_platform.domain.errors import ModelRejected, Unavailable
 from roost_platform.domain.signatures import Signature
-from roost_platform.registry.finishing import to_the_end
+from roost_platform.registry.check_process import CheckProcesses, Ended, check_environment
+from roost_platform.registry.finishing import in_thread
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_ANSWER = 64 * 1024
+_BUILD_KEY_LIMIT_S = 60.0
 _LEAST_FILE_BYTES = 64 * 1024**2
-_CODE = re.compile(r"[a-z_]{1,40}")
+_CODES = frozenset(
+    {
+        "external_data",
+        "invalid_graph",
+        "load_crashed",
+        "load_failed",
+        "not_onnx",
+        "out_of_memory",
+        "too_deep",
+        "too_slow",
+        "unknown_operator_domain",
+        "unsupported_ir",
+        "unsupported_operator",
+        "unsupported_opset",
+        "unsupported_type",
+    }
+)
+"""All that the checker may say; it has read a hostile file."""
 _BUILD_KEY = re.compile(r"[0-9a-f]{16}")
+_FILE = re.compile(r"[a-z]+\.[a-z]+")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +71,8 @@ class CheckReport:
     opset: Mapping[str, int]
     """Operator set version by domain."""
     ir_version: int
-    baked: bool
-    """A baked model lies in the folder that was given."""
+    baked: Mapping[str, str] | None
+    """sha256 by name of the files of the baked model that lies in the folder that was given; None = there is none."""
     build_key: str
     """What the baked model fits: ONNX Runtime's build and the processor."""
     load_ms: float
@@ -62,22 +80,27 @@ class CheckReport:
     """None when the model refuses an input of zeros."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    status: int
-    answer: bytes
-    errors: bytes
-    too_late: bool = False
-
-
 class Checker:
     """Starts checks, a few at a time."""
 
-    def __init__(self, *, python: str = sys.executable, limits: CheckLimits | None = None, at_once: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        limits: CheckLimits | None = None,
+        at_once: int = 2,
+        idle_s: float = 60.0,
+    ) -> None:
+        """`idle_s`: how long what is ready for the next check is kept."""
         self._python = python
         self._limits = limits or CheckLimits()
         self._turn = asyncio.Semaphore(at_once)
+        self._processes = CheckProcesses(python, idle_s=idle_s)
         self._build_key: str | None = None
+
+    def prepare(self) -> None:
+        """A file is on its way: be ready when it is there. Does not wait, raises nothing."""
+        self._processes.prepare()
 
     async def check(self, path: Path, bake_dir: Path) -> CheckReport:
         """Judge the file at `path`; `bake_dir` is an empty folder for what is baked from it.
@@ -85,8 +108,9 @@ class Checker:
         Raises ModelRejected with the checker's code, or with load_crashed, out_of_memory, too_slow when it could not
         end; Unavailable when no checker can be started here.
         """
+        job = _job(path, bake_dir, self._limits)
         async with self._turn:
-            ended = await self._run(*self._arguments(path, bake_dir))
+            ended = await self._processes.run(job, wall_s=self._limits.wall_s)
         if b"sandbox_unavailable" in ended.errors:
             logger.warning("checker_not_sandboxed")
         return _report(_verdict(ended))
@@ -94,100 +118,43 @@ class Checker:
     async def build_key(self) -> str:
         """What baked models go under on this machine. Raises Unavailable when no checker can be started here."""
         if self._build_key is None:
-            verdict = _verdict(await self._run("--build-key"))
-            key = verdict.get("build_key")
-            if not isinstance(key, str) or not _BUILD_KEY.fullmatch(key):
-                raise Unavailable("the model checker does not work on this machine", code="checker_broken")
-            self._build_key = key
+            self._build_key = await in_thread(_ask_build_key, self._python)
         return self._build_key
 
-    def _arguments(self, path: Path, bake_dir: Path) -> list[str]:
-        limits = self._limits
-        return [
-            str(path.absolute()),
-            f"--bake-dir={bake_dir.absolute()}",
-            f"--memory-bytes={limits.memory_bytes}",
-            f"--cpu-seconds={limits.cpu_s}",
-            f"--file-bytes={4 * path.stat().st_size + _LEAST_FILE_BYTES}",
-        ]
-
-    async def _run(self, *arguments: str) -> _Ended:
-        with tempfile.TemporaryDirectory(prefix="roost-check-") as folder:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *(self._python, "-I", "-m", "roost_runtimes.check", *arguments),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    cwd=folder,
-                    env=_environment(folder),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise Unavailable("no model checker can be started right now", retry_after_s=5) from error
-            try:
-                self._limit(process.pid)
-                return await self._listen(process)
-            finally:
-                await to_the_end(_end(process))
-
-    def _limit(self, pid: int) -> None:
-        """The same limits from outside, for the time before the process sets them itself."""
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_DATA, (self._limits.memory_bytes,) * 2)
-            resource.prlimit(pid, resource.RLIMIT_CPU, (self._limits.cpu_s, self._limits.cpu_s + 2))
-            resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-
-    async def _listen(self, process: asyncio.subprocess.Process) -> _Ended:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        answer, errors = bytearray(), bytearray()
-        try:
-            async with asyncio.timeout(self._limits.wall_s):
-                await asyncio.gather(_take(process, process.stdout, answer), _keep(process.stderr, errors))
-                status = await process.wait()
-        except TimeoutError:
-            return _Ended(0, b"", b"", too_late=True)
-        if len(answer) > _LONGEST_ANSWER:
-            return _Ended(0, b"", b"")
-        return _Ended(status, bytes(answer), bytes(errors))
+    def close(self) -> None:
+        """End what is kept ready and whatever is being checked. It also ends with this process."""
+        self._processes.close()
 
 
-def _environment(folder: str) -> dict[str, str]:
-    """Nothing of ours goes along: the environment may hold secrets."""
-    return {
-        "PATH": os.defpath,
-        "HOME": folder,
-        "TMPDIR": folder,
-        "LC_ALL": "C.UTF-8",
-        "ORT_DISABLE_TELEMETRY": "1",
-        "OPENBLAS_NUM_THREADS": "1",
+def _job(path: Path, bake_dir: Path, limits: CheckLimits) -> dict[str, Any]:
+    """As `roost_runtimes.check_zygote` takes it."""
+    lowered = {
+        "memory_bytes": limits.memory_bytes,
+        "cpu_seconds": limits.cpu_s,
+        "file_bytes": 4 * path.stat().st_size + _LEAST_FILE_BYTES,
     }
+    return {"model": str(path.absolute()), "bake_dir": str(bake_dir.absolute()), "limits": lowered}
 
 
-async def _take(process: asyncio.subprocess.Process, stream: asyncio.StreamReader, into: bytearray) -> None:
-    """Read to the end, or until it is more than any verdict: then the process is not heard further, but killed."""
-    while piece := await stream.read(_LONGEST_ANSWER):
-        into += piece
-        if len(into) > _LONGEST_ANSWER:
-            with suppress(ProcessLookupError):
-                process.kill()
-            return
+def _ask_build_key(python: str) -> str:
+    try:
+        answer = subprocess.run(  # noqa: S603 - our own interpreter
+            [python, "-I", "-m", "roost_runtimes.check", "--build-key"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=_BUILD_KEY_LIMIT_S,
+            env=check_environment(),
+        ).stdout
+        key = json.loads(answer)["build_key"]
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError) as error:
+        raise _broken() from error
+    if not isinstance(key, str) or not _BUILD_KEY.fullmatch(key):
+        raise _broken()
+    return key
 
 
-async def _keep(stream: asyncio.StreamReader, into: bytearray) -> None:
-    """Read to the end, so that the writer is never held up; keep the first 64 kB."""
-    while piece := await stream.read(_LONGEST_ANSWER):
-        into += piece[: max(_LONGEST_ANSWER - len(into), 0)]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.communicate()  # the dead write no more: this only empties and closes the pipes
-
-
-def _verdict(ended: _Ended) -> dict[str, Any]:
+def _verdict(ended: Ended) -> dict[str, Any]:
     """The answer as JSON, or what its absence means."""
     if ended.too_late or ended.status == -signal.SIGXCPU:
         raise ModelRejected("checking the model takes longer than is allowed", code="too_slow")
@@ -196,8 +163,6 @@ def _verdict(ended: _Ended) -> dict[str, Any]:
             document = json.loads(ended.answer)
             if isinstance(document, dict):
                 return document
-    if b"No module named" in ended.errors and not ended.answer:
-        raise _no_runtime()
     if ended.status == -signal.SIGKILL or b"bad_alloc" in ended.errors or b"MemoryError" in ended.errors:
         raise ModelRejected("checking the model takes more memory than is allowed", code="out_of_memory")
     raise _crashed()
@@ -214,7 +179,7 @@ def _report(verdict: dict[str, Any]) -> CheckReport:
             memory_bytes=int(verdict["memory_bytes"]),
             opset={str(domain): int(version) for domain, version in verdict["opset"].items()},
             ir_version=int(verdict["ir_version"]),
-            baked=verdict["baked"] is True,
+            baked=_digests(verdict["baked"]),
             build_key=str(verdict["build_key"]),
             load_ms=float(verdict["load_ms"]),
             run_ms=None if run_ms is None else float(run_ms),
@@ -227,11 +192,18 @@ def _report(verdict: dict[str, Any]) -> CheckReport:
     return report
 
 
-def _refusal(verdict: dict[str, Any]) -> ModelRejected | Unavailable:
+def _digests(baked: Any) -> dict[str, str] | None:
+    if baked is None:
+        return None
+    digests = {str(name): str(digest) for name, digest in baked.items()}
+    if not digests or not all(_FILE.fullmatch(name) and _DIGEST.fullmatch(digest) for name, digest in digests.items()):
+        raise ValueError("not the digests of a bake")
+    return digests
+
+
+def _refusal(verdict: dict[str, Any]) -> ModelRejected:
     code, message, field = verdict.get("code"), verdict.get("message"), verdict.get("field")
-    if code == "runtime_missing":
-        return _no_runtime()
-    if not isinstance(code, str) or not _CODE.fullmatch(code) or not isinstance(message, str):
+    if code not in _CODES or not isinstance(message, str):
         return _crashed()
     return ModelRejected(message[:1000], code=code, field=field[:200] if isinstance(field, str) else None)
 
@@ -240,7 +212,5 @@ def _crashed() -> ModelRejected:
     return ModelRejected("the checker crashed on this model", code="load_crashed")
 
 
-def _no_runtime() -> Unavailable:
-    return Unavailable(
-        "no ONNX runtime is installed beside the gateway: install roost[runtime]", code="runtime_missing"
-    )
+def _broken() -> Unavailable:
+    return Unavailable("the model checker does not work on this machine", code="checker_broken")

@@ -4,6 +4,8 @@ The order that makes a crash harmless: a file is durable before a row names it, 
 What a crash leaves is then always a file without a row, which `start` sweeps.
 """
 
+import asyncio
+import logging
 import shutil
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +26,8 @@ from roost_platform.registry.finishing import KeyedLocks, in_thread, to_the_end
 from roost_platform.registry.store import ArtifactStore
 from roost_platform.registry.uploads import ReceivedFile, receive
 from roost_platform.registry.versions import NewVersion, Version
+
+logger = logging.getLogger(__name__)
 
 _REPORTS_KEPT = 256
 
@@ -70,6 +74,9 @@ class Registry:
         self._reports: OrderedDict[str, CheckReport] = OrderedDict()
         self._located: dict[str, Located] = {}
         self._build_key: str | None = None
+        self._sound: set[str] = set()
+        """Digests whose baked model was stored, or is verified, by this process."""
+        self._verifying: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Remove what a crash left: staged files, artifacts without a version, baked models that fit nothing."""
@@ -82,6 +89,11 @@ class Registry:
         except (Unavailable, ModelRejected):
             self._build_key = None  # models are served elsewhere; what was baked here may be wanted again
         await in_thread(self._store.sweep_baked, self._build_key, used)
+
+    async def stop(self) -> None:
+        """End the processes that judge files, and wait for what is being verified."""
+        self._checker.close()
+        await asyncio.gather(*self._verifying)
 
     async def register(
         self,
@@ -98,6 +110,7 @@ class Registry:
         Raises what `receive` and `Checker.check` raise, Throttled (quota_exceeded), NotFound (no such tenant) and
         StorageFull.
         """
+        self._checker.prepare()
         async with (
             receive(
                 chunks,
@@ -133,12 +146,26 @@ class Registry:
     def locate(self, digest: str) -> Located:
         """The file to open for a digest: baked where this machine has it. Cheap: the answer is remembered.
 
-        Raises Unavailable when the file of a version is gone.
+        A baked model of an earlier run is compared with its digests beside its first load, for no wake should wait for
+        that. Raises Unavailable when the file of a version is gone.
         """
         located = self._located.get(digest)
         if located is None:
             located = self._located[digest] = self._find(digest)
+            if located.baked and digest not in self._sound and self._build_key is not None:
+                self._sound.add(digest)
+                task = asyncio.get_running_loop().create_task(self._verify_baked(digest, self._build_key))
+                self._verifying.add(task)
+                task.add_done_callback(self._verifying.discard)
         return located
+
+    async def _verify_baked(self, digest: str, build_key: str) -> None:
+        """Drop a baked model that is no longer what was stored; its raw file, which has its own digest, is used then."""
+        async with self._digests.hold(digest):
+            if not await in_thread(self._store.verify_baked, digest, build_key):
+                logger.warning("baked_model_damaged", extra={"digest": digest})
+                self._reports.pop(digest, None)
+                self._located.pop(digest, None)
 
     def _find(self, digest: str) -> Located:
         baked = self._store.locate_baked(digest, self._build_key) if self._build_key else None
@@ -154,7 +181,7 @@ class Registry:
             report = self._remembered(received.digest)
             fresh = report is None
             if report is None:
-                report = await self._checker.check(received.path, bake_dir)
+                report = await self._checked(received.path, bake_dir)
             new = NewVersion(
                 key=key,
                 digest=received.digest,
@@ -163,10 +190,22 @@ class Registry:
                 memory_bytes=report.memory_bytes,
                 created_at=self._clock(),
             )
-            baked_here = bake_dir if fresh and report.baked else None
+            baked_here = bake_dir if fresh and report.baked is not None else None
             return await to_the_end(self._keep(received.path, baked_here, report, new, quota))
         finally:
             await in_thread(shutil.rmtree, bake_dir, ignore_errors=True)
+
+    async def _checked(self, path: Path, bake_dir: Path) -> CheckReport:
+        """The file is written out to its disk while it is judged: that takes as long, and most files are good."""
+        flushing = asyncio.create_task(in_thread(self._store.flush, path))
+        try:
+            report = await self._checker.check(path, bake_dir)
+        except BaseException:
+            await to_the_end(asyncio.wait([flushing]))
+            flushing.exception()  # seen: what the checker said comes first
+            raise
+        await flushing
+        return report
 
     async def _keep(
         self, path: Path, bake_dir: Path | None, report: CheckReport, new: NewVersion, quota: Quota
@@ -174,8 +213,9 @@ class Registry:
         """File, then row; a file whose row does not come is taken back."""
         try:
             await in_thread(self._store.put, path, new.digest)
-            if bake_dir is not None:
-                await in_thread(self._store.put_baked, bake_dir, new.digest, report.build_key)
+            if bake_dir is not None and report.baked is not None:
+                await in_thread(self._store.put_baked, bake_dir, new.digest, report.build_key, report.baked)
+                self._sound.add(new.digest)
             version, created = await self._add_row(new, quota)
         except BaseException:
             await self._delete_unused(new.digest)
@@ -205,6 +245,7 @@ class Registry:
             return
         self._reports.pop(digest, None)
         self._located.pop(digest, None)
+        self._sound.discard(digest)
         await in_thread(self._store.delete, digest)
 
     def _remembered(self, digest: str) -> CheckReport | None:
@@ -212,7 +253,7 @@ class Registry:
         report = self._reports.get(digest)
         if report is None or self._store.locate(digest) is None:
             return None
-        return report if not report.baked or self._store.locate_baked(digest, report.build_key) else None
+        return report if report.baked is None or self._store.locate_baked(digest, report.build_key) else None
 
     def _remember(self, digest: str, report: CheckReport) -> None:
         self._reports[digest] = report

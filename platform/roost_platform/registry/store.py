@@ -1,16 +1,20 @@
 """Where artifacts live, by digest; and beside them the models baked from them, by build and digest."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from roost_platform.domain.errors import StorageFull
 
 BAKED_MODEL = "model.onnx"
 """The file of a baked model to open; its weights lie beside it."""
+BAKED_SUMS = "SHA256SUMS"
+"""Beside them, as sha256sum writes and checks it."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BUILD_KEY = re.compile(r"[0-9a-f]{16}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -18,6 +22,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 class ArtifactStore(ABC):
     """Immutable files by digest. What was put is whole and durable; all methods but `locate*` may block on a disk."""
+
+    @abstractmethod
+    def flush(self, path: Path) -> None:
+        """Write out a file that `put` may take soon, so that it need not then. Raises StorageFull."""
 
     @abstractmethod
     def put(self, path: Path, digest: str) -> None:
@@ -39,12 +47,19 @@ class ArtifactStore(ABC):
         """All that is held."""
 
     @abstractmethod
-    def put_baked(self, folder: Path, digest: str, build_key: str) -> None:
-        """Take a folder with a baked model away into the store, in place of one that is there. Raises StorageFull."""
+    def put_baked(self, folder: Path, digest: str, build_key: str, sums: Mapping[str, str]) -> None:
+        """Take a folder with a baked model away into the store, in place of one that is there. Raises StorageFull.
+
+        `sums`: sha256 of its files by name, which are kept beside them.
+        """
 
     @abstractmethod
     def locate_baked(self, digest: str, build_key: str) -> Path | None:
         """The baked model to open, its weights beside it, or None when this build has none."""
+
+    @abstractmethod
+    def verify_baked(self, digest: str, build_key: str) -> bool:
+        """Remove a baked model that is not what was put; whether it was sound (one that is not there is)."""
 
     @abstractmethod
     def sweep_baked(self, build_key: str | None, keep: set[str]) -> int:
@@ -57,6 +72,12 @@ class DiskStore(ArtifactStore):
     def __init__(self, folder: Path) -> None:
         self._artifacts = folder / "artifacts" / "sha256"
         self._baked = folder / "baked"
+
+    def flush(self, path: Path) -> None:
+        try:
+            _sync(path)
+        except OSError as error:
+            raise _full_or_same(error) from error
 
     def put(self, path: Path, digest: str) -> None:
         target = self._file(digest)
@@ -85,13 +106,15 @@ class DiskStore(ArtifactStore):
     def digests(self) -> set[str]:
         return {file.name for prefix in _entries(self._artifacts) for file in _entries(prefix)}
 
-    def put_baked(self, folder: Path, digest: str, build_key: str) -> None:
+    def put_baked(self, folder: Path, digest: str, build_key: str, sums: Mapping[str, str]) -> None:
         target = self._baked_folder(digest, build_key)
         try:
             _make_durable_folder(target.parent)
+            (folder / BAKED_SUMS).write_text("".join(f"{value}  {name}\n" for name, value in sorted(sums.items())))
             for file in folder.iterdir():
                 file.chmod(0o400)
                 _sync(file)
+            _sync(folder)
             shutil.rmtree(target, ignore_errors=True)
             folder.rename(target)
             _sync(target.parent)
@@ -101,6 +124,20 @@ class DiskStore(ArtifactStore):
     def locate_baked(self, digest: str, build_key: str) -> Path | None:
         target = self._baked_folder(digest, build_key) / BAKED_MODEL
         return target if target.exists() else None
+
+    def verify_baked(self, digest: str, build_key: str) -> bool:
+        folder = self._baked_folder(digest, build_key)
+        try:
+            lines = (folder / BAKED_SUMS).read_text().splitlines()
+        except FileNotFoundError:  # there is no bake, it goes right now, or it is older than these sums
+            return True
+        try:
+            sound = all(_sum_of(folder / name) == value for value, name in (line.split("  ", 1) for line in lines))
+        except (OSError, ValueError):
+            sound = False
+        if not sound:
+            shutil.rmtree(folder, ignore_errors=True)
+        return sound
 
     def sweep_baked(self, build_key: str | None, keep: set[str]) -> int:
         removed = 0
@@ -131,6 +168,11 @@ def _digest(digest: str) -> str:
 
 def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make_durable_folder(folder: Path) -> None:

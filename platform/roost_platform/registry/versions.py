@@ -91,6 +91,8 @@ def require_room(connection: Connection, key: ServiceKey, size: int, quota: Quot
             f"the tenant's storage quota is {quota.storage_bytes} bytes: {used} are used, this file has {size}",
             code="quota_exceeded",
             field="storage_bytes",
+            limit=quota.storage_bytes,
+            used=used,
         )
     if quota.models and _last_number(connection, key) is None:
         count = connection.scalar(select(func.count()).select_from(models).where(models.c.tenant == key.tenant)) or 0
@@ -99,6 +101,8 @@ def require_room(connection: Connection, key: ServiceKey, size: int, quota: Quot
                 f"the tenant's quota is {quota.models} models: {count} are used",
                 code="quota_exceeded",
                 field="models",
+                limit=quota.models,
+                used=count,
             )
 
 

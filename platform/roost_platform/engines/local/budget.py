@@ -6,6 +6,9 @@ from dataclasses import dataclass
 BASE_REPLICA_BYTES = 24 * 1024**2
 """Private memory of a replica before its model: a forked interpreter with its touched pages."""
 
+_LEAST_SLACK_BYTES = 256 * 1024**2
+"""Each thread of a replica claims 8 MiB of stack and some for its allocations, whether it uses them or not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
@@ -34,11 +37,27 @@ def replica_bytes(*, measured: int, artifact: int) -> int:
     return BASE_REPLICA_BYTES + (measured or 2 * artifact)
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaLimits:
+    """What one replica may take at most. Its memory was measured on inputs of zeros, so real ones get several times that."""
+
+    memory_factor: float = 4.0
+    memory_slack_bytes: int = 1024**3
+    answer_bytes: int = 256 * 1024**2
+    """Largest body of one answer."""
+
+    def memory_bytes(self, size: int, machine: int) -> int:
+        """Private memory that a replica reckoned at `size` bytes may hold: never less than it is reckoned at and a
+        little, otherwise never more than all replicas of the machine together.
+        """
+        return max(size + _LEAST_SLACK_BYTES, min(int(size * self.memory_factor) + self.memory_slack_bytes, machine))
+
+
 class Budget:
     """What is in use of a capacity."""
 
     def __init__(self, capacity: Capacity) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self.memory_bytes = 0
         self.replicas = 0
 
@@ -48,8 +67,8 @@ class Budget:
 
     def lacking(self, size: int) -> tuple[int, int]:
         """Bytes and replicas that would have to go before one more of `size` bytes fits."""
-        memory = self.memory_bytes + size - self._capacity.memory_bytes
-        return max(0, memory), max(0, self.replicas + 1 - self._capacity.replicas)
+        memory = self.memory_bytes + size - self.capacity.memory_bytes
+        return max(0, memory), max(0, self.replicas + 1 - self.capacity.replicas)
 
     def take(self, size: int) -> None:
         self.replicas += 1

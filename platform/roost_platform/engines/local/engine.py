@@ -11,11 +11,19 @@ from pathlib import Path
 
 from roost_platform.domain.errors import NotFound
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
-from roost_platform.engines.local.budget import Budget, Capacity
-from roost_platform.engines.local.leases import Lease
+from roost_platform.engines.local.budget import Budget, Capacity, ReplicaLimits
+from roost_platform.engines.local.leases import Lease, LocalSlot
+from roost_platform.engines.local.pulse import PULSE_S
 from roost_platform.engines.local.replica import Replica
 from roost_platform.engines.local.runner import Runner, RunnerSettings
-from roost_platform.engines.local.zygote import MissingRuntime, Spawner, Zygote, runtime_command, zygote_environment
+from roost_platform.engines.local.zygote import (
+    MissingRuntime,
+    Spawner,
+    Zygote,
+    runtime_command,
+    say_isolation,
+    zygote_environment,
+)
 from roost_platform.engines.port import Engine, EngineFigures
 
 logger = logging.getLogger(__name__)
@@ -25,6 +33,10 @@ TICK_S = 2.0
 REPORT_S = 1.0
 SWEEP_S = 0.1
 """How often deadlines are looked at: a request is at most this much late."""
+
+KEEP_S = 0.5
+"""A replica keeps its room for so long at least, or until the next tick: two busy models for which there is not room
+enough take turns, and do not wake each other's for every call."""
 
 DEFAULT_RUNTIMES: Mapping[str, str] = {"onnx-cpu": "roost_runtimes.onnx_model:OnnxModel"}
 """Runtime name → what makes its models, as `module:callable` for the zygote's command line."""
@@ -41,8 +53,10 @@ class LocalSettings:
     """How long a replica may take to become ready."""
     drain_s: float = 30.0
     """How long what is in flight may take when the engine or a model is stopped."""
+    limits: ReplicaLimits = field(default_factory=ReplicaLimits)
+    """What one replica may take at most."""
     tick: bool = True
-    """Off where a test makes time pass itself, by `tick` and `report`."""
+    """Off where a test makes time pass itself, by `tick`, `report` and `check_pulses`."""
     runtimes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_RUNTIMES)
 
 
@@ -64,12 +78,14 @@ class LocalEngine(Engine):
             queue_depth=settings.queue_depth,
             start_timeout_s=settings.start_timeout_s,
             cores=len(os.sched_getaffinity(0)),
+            limits=settings.limits,
         )
         self._zygotes: dict[str, Zygote] = {}
         self._runners: dict[RevisionKey, Runner] = {}
         self._services: dict[ServiceKey, Service] = {}
         self._past_activations = 0  # of revisions that are gone: the counter must not run back
         self._awake: dict[Runner, None] = {}
+        self._starving: dict[Runner, None] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -79,12 +95,14 @@ class LocalEngine(Engine):
             self._zygotes[name] = Zygote(
                 runtime_command(factory), spares=self._settings.spares, environment=zygote_environment()
             )
-        for zygote in self._zygotes.values():
+        for name, zygote in self._zygotes.items():
             await zygote.start()
+            say_isolation(name, zygote.in_force)
         self._loops.append(self._loop.create_task(self._every(SWEEP_S, self.sweep)))
         if self._settings.tick:
             self._loops.append(self._loop.create_task(self._every(REPORT_S, self.report)))
             self._loops.append(self._loop.create_task(self._every(TICK_S, self.tick)))
+            self._loops.append(self._loop.create_task(self._every(PULSE_S, self.check_pulses)))
 
     async def stop(self) -> None:
         for runner in list(self._runners.values()):
@@ -99,11 +117,14 @@ class LocalEngine(Engine):
             await zygote.stop()
 
     async def apply(self, service: Service) -> None:
+        before = self._services.get(service.key)
         self._services[service.key] = service
         reachable = {target.revision for target in service.traffic if target.percent > 0}
         wanted = {RevisionKey(service.key, r.name): r for r in service.revisions}
-        for key in [k for k in self._runners if k.service == service.key and k not in wanted]:
-            self._close(self._runners[key])
+        # Only this service's own: looking through the runners of all would make a start with many models quadratic.
+        for revision in before.revisions if before else ():
+            if (key := RevisionKey(service.key, revision.name)) not in wanted:
+                self._close(self._runners[key])
         for key, revision in wanted.items():
             runner = self._runners.get(key)
             if runner is None:
@@ -118,6 +139,7 @@ class LocalEngine(Engine):
                     make_room=self._make_room,
                     on_awake=self._wake,
                     on_freed=self._freed,
+                    on_idle=self._idle,
                     settings=self._runner_settings,
                     clock=self._clock,
                 )
@@ -148,6 +170,16 @@ class LocalEngine(Engine):
         if runner is None:
             raise NotFound("there is no such revision")
         return Lease(runner, deadline)
+
+    def take_slot(self, revision: RevisionKey, deadline: float) -> LocalSlot | None:
+        runner = self._runners.get(revision)
+        if runner is None or runner.waiters:
+            return None
+        replica = runner.take_slot()
+        if replica is None:
+            return None
+        runner.arrived()
+        return LocalSlot(replica, deadline)
 
     def figures(self) -> EngineFigures:
         awake = list(self._awake)
@@ -180,14 +212,22 @@ class LocalEngine(Engine):
         for runner in list(self._awake):
             runner.check_deadlines(now)
 
+    def check_pulses(self) -> None:
+        """Look whether what serves still answers."""
+        for runner in list(self._awake):
+            runner.check_pulses()
+
     async def _every(self, seconds: float, what: Callable[[], None]) -> None:
         # Half a second off the clock's whole ones: two reports must not fall into one bucket of the autoscaler.
-        due = math.floor(self._clock()) + 0.5
+        offset = math.floor(self._clock()) + 0.5 - self._clock()
+        due = self._loop.time() + (offset % seconds)
         while True:
-            now = self._clock()
+            now = self._loop.time()
+            if now < due:  # also after a sleep: timers of some loops are up to a millisecond early
+                await asyncio.sleep(due - now)
+                continue
             while due <= now:
                 due += seconds
-            await asyncio.sleep(due - now)
             try:
                 what()
             except Exception:
@@ -199,15 +239,30 @@ class LocalEngine(Engine):
         self._awake[runner] = None
 
     def _freed(self) -> None:
-        for runner in list(self._awake):
-            if runner.starved:
-                runner.converge()
+        """Room was given back: whoever lacks some tries again."""
+        for runner in self._take_starving():
+            runner.converge()
+
+    def _idle(self, replica: Replica) -> None:
+        """A replica has nothing to do: its room may go to those who have no replica at all."""
+        if self._starving and self._loop.time() - replica.ready_since >= KEEP_S:
+            for runner in self._take_starving():
+                if runner.ready:
+                    self._starving[runner] = None
+                else:
+                    runner.converge()
+
+    def _take_starving(self) -> list[Runner]:
+        """Those that lack room; each joins again when it still finds none."""
+        starving, self._starving = self._starving, {}
+        return [runner for runner in starving if runner.starved]
 
     def _make_room(self, hungry: Runner) -> None:
         """Put idle replicas of others to sleep, longest idle first, until one of `hungry` would fit.
 
         Their room comes back when their processes have gone; `_freed` then lets the hungry one try again.
         """
+        self._starving[hungry] = None
         memory, replicas = self._budget.lacking(hungry.size)
         idle: list[tuple[float, Runner, Replica]] = []
         for runner in self._awake:
@@ -237,3 +292,4 @@ class LocalEngine(Engine):
     async def _drain(self, runner: Runner) -> None:
         await runner.close(drain_s=self._settings.drain_s)
         self._awake.pop(runner, None)
+        self._starving.pop(runner, None)

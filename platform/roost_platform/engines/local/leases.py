@@ -1,13 +1,14 @@
-"""A lease: one request's right to one slot of one replica."""
+"""Leases and slots: one request's right to one slot of one replica."""
 
 import asyncio
 from time import perf_counter
 from types import TracebackType
 from typing import Self
 
+from roost_platform.domain.errors import RoostError
 from roost_platform.engines.local.replica import Call, Replica, State
 from roost_platform.engines.local.runner import Runner
-from roost_platform.engines.port import Upstream, UpstreamRequest, UpstreamResponse
+from roost_platform.engines.port import Done, Slot, Upstream, UpstreamRequest, UpstreamResponse
 
 
 class Lease(Upstream):
@@ -70,8 +71,18 @@ class Lease(Upstream):
             self._replica = None
             self._runner.arrived()
             self._replica = await self._wait()
-        call = self._call = self._replica.call(request, self._deadline)
-        return await call.future
+        answer: asyncio.Future[UpstreamResponse] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: UpstreamResponse | RoostError) -> None:
+            if answer.done():
+                return
+            if isinstance(outcome, RoostError):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+
+        self._call = self._replica.call(request, self._deadline, done)
+        return await answer
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -83,3 +94,24 @@ class Lease(Upstream):
             replica.release()
         elif kind is asyncio.CancelledError:
             replica.abandon(call)
+
+
+class LocalSlot(Slot):
+    """A slot of a ready replica; see the port."""
+
+    __slots__ = ("_call", "_deadline", "_replica")
+
+    def __init__(self, replica: Replica, deadline: float) -> None:
+        self._replica = replica
+        self._deadline = deadline
+        self._call: Call | None = None
+
+    def send(self, request: UpstreamRequest, done: Done) -> None:
+        self._call = self._replica.call(request, self._deadline, done)
+
+    def release(self) -> None:
+        self._replica.release()
+
+    def abandon(self) -> None:
+        if self._call is not None:
+            self._replica.abandon(self._call)

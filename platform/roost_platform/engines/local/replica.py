@@ -5,18 +5,26 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from time import perf_counter
 
 import orjson
 
-from roost_platform.domain.errors import DeadlineExceeded, ReplicaLost
-from roost_platform.engines.port import UpstreamRequest, UpstreamResponse
-from roost_runtimes.frames import FIGURES, Buffer, FrameProtocol, Kind
+from roost_platform.domain.errors import DeadlineExceeded, ReplicaLost, RoostError
+from roost_platform.engines.local.output import Output
+from roost_platform.engines.local.pulse import Pulse, Sign, processor_ticks
+from roost_platform.engines.local.words import AnswerReader, read_failure, read_ready
+from roost_platform.engines.port import Done, UpstreamRequest, UpstreamResponse
+from roost_runtimes.frames import Buffer, FrameProtocol, Kind
 
 CANCEL_GRACE_S = 0.5
 """How long a cancelled run may go on before its replica is killed to get the slot back."""
+EXIT_GRACE_S = 5.0
+"""How long a replica that has nothing to do may take to exit when it is told to."""
+
+_MOST_NOTICES = 100
+"""Frames of a replica's life that are no answers, besides one for each ping: an honest one sends a handful."""
 
 _LOST_CODES = {
     -signal.SIGKILL: "killed",
@@ -26,7 +34,16 @@ _LOST_CODES = {
 }
 
 
+_READ_HEADERS = frozenset(
+    {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length"}
+)
+"""What the serving core looks at; the link carries no other, so that most requests of a client have the same head."""
+_REMEMBERED = 256
+_REQUEST, _ANSWER = int(Kind.REQUEST), int(Kind.ANSWER)
+
 UNRESPONSIVE = "Unresponsive"
+HUNG = "Hung"
+MISBEHAVED = "Misbehaved"
 
 
 class State(StrEnum):
@@ -40,13 +57,19 @@ class State(StrEnum):
 class Call:
     """One request in flight. Its slot is taken until the replica has answered, whoever still waits."""
 
-    __slots__ = ("abandoned_at", "deadline", "frame_id", "future")
+    __slots__ = ("abandoned_at", "deadline", "done", "frame_id")
 
-    def __init__(self, frame_id: int, future: asyncio.Future[UpstreamResponse], deadline: float) -> None:
+    def __init__(self, frame_id: int, done: Done, deadline: float) -> None:
         self.frame_id = frame_id
-        self.future = future
+        self.done: Done | None = done
         self.deadline = deadline
         self.abandoned_at: float | None = None
+
+    def settle(self, outcome: UpstreamResponse | RoostError) -> None:
+        """Tell who waits, if anybody still does."""
+        done, self.done = self.done, None
+        if done is not None:
+            done(outcome)
 
 
 class Replica(FrameProtocol):
@@ -62,6 +85,9 @@ class Replica(FrameProtocol):
         self.was_ready = False
         self.orphaned = False  # it died because the zygote did
         self.ready_at = 0.0  # perf_counter's seconds
+        self.ready_since = 0.0
+        self.lost_calls = 0  # requests that were in flight when it went
+        self.max_body_bytes = 0
         self.state_before_gone = State.SPARE
         self.run_us = 0
         self.failure: tuple[str, str] | None = None
@@ -69,8 +95,15 @@ class Replica(FrameProtocol):
         self.exit_code: asyncio.Future[int] = self._loop.create_future()
         self._pidfd = pidfd
         self._output = Output(output)
+        self._answers = AnswerReader()
+        self._answer_bytes = 0
+        self._notices = _MOST_NOTICES
+        self._condemned = False
+        self._told_to_exit: asyncio.TimerHandle | None = None
         self._calls: dict[int, Call] = {}
         self._next_id = 0
+        self._heads: dict[tuple[str, str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
+        self._pulse = Pulse()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self.on_slot_free: Callable[[Replica], None] = _nothing
         self.on_gone: Callable[[Replica], None] = _nothing
@@ -79,11 +112,12 @@ class Replica(FrameProtocol):
     async def connect(self, link: socket.socket) -> None:
         await self._loop.create_unix_connection(lambda: self, sock=link)
 
-    def assign(self, assignment: dict[str, object], on_line: Callable[[str], None]) -> None:
-        """Hand the spare its model; `wait_ready` tells how it went."""
+    def assign(self, assignment: dict[str, object], on_line: Callable[[str], None], *, answer_bytes: int) -> None:
+        """Hand the spare its model; `wait_ready` tells how it went. `answer_bytes`: the most it may answer with."""
         self.state = State.STARTING
+        self._answer_bytes = answer_bytes
         self._output.redirect(on_line)
-        self.send_frame(Kind.ASSIGN, meta=orjson.dumps(assignment))
+        self.send_frame(Kind.ASSIGN, meta=orjson.dumps({**assignment, "answer_bytes": answer_bytes}))
         self.flush()
 
     async def wait_ready(self, timeout_s: float) -> bool:
@@ -95,18 +129,31 @@ class Replica(FrameProtocol):
             self.kill()
         return self.state is State.READY
 
-    def call(self, request: UpstreamRequest, deadline: float) -> Call:
+    def call(self, request: UpstreamRequest, deadline: float, done: Done) -> Call:
         """Send one request; the slot was taken by the caller and is given back here when the answer is in."""
         self._next_id = frame_id = (self._next_id + 1) & 0xFFFFFFFF
-        call = self._calls[frame_id] = Call(frame_id, self._loop.create_future(), deadline)
-        meta = orjson.dumps(
-            (request.method, request.path, [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers])
-        )
-        self.send_frame(Kind.REQUEST, frame_id, meta, request.body)
+        call = self._calls[frame_id] = Call(frame_id, done, deadline)
+        self.max_body_bytes = self._answer_bytes
+        self.send_frame(_REQUEST, frame_id, self._head(request), request.body)
         return call
+
+    def _head(self, request: UpstreamRequest) -> bytes:
+        """The meta of a REQUEST. Clients repeat themselves, so it is written once for many requests."""
+        read = tuple([pair for pair in request.headers if pair[0] in _READ_HEADERS])
+        key = (request.method, request.path, read)
+        head = self._heads.get(key)
+        if head is None:
+            head = orjson.dumps(
+                (request.method, request.path, [(k.decode("latin-1"), v.decode("latin-1")) for k, v in read])
+            )
+            if len(self._heads) >= _REMEMBERED:
+                self._heads.clear()
+            self._heads[key] = head
+        return head
 
     def abandon(self, call: Call) -> None:
         """Nobody waits for this answer any more: ask the replica to drop the work."""
+        call.done = None
         if call.abandoned_at is None and call.frame_id in self._calls:
             call.abandoned_at = self._loop.time()
             self.send_frame(Kind.CANCEL, call.frame_id)
@@ -115,20 +162,34 @@ class Replica(FrameProtocol):
         """Fail what is past its deadline; kill the replica when it does not give an abandoned slot back."""
         for call in list(self._calls.values()):
             if call.abandoned_at is None and now >= call.deadline:
-                if not call.future.done():
-                    call.future.set_exception(DeadlineExceeded("the model did not answer within the request's time"))
+                call.settle(DeadlineExceeded("the model did not answer within the request's time"))
                 self.abandon(call)
             elif call.abandoned_at is not None and now - call.abandoned_at > CANCEL_GRACE_S:
                 self.failure = (UNRESPONSIVE, "it did not stop a cancelled request and was replaced")
                 self.kill()
                 return
 
+    def check_pulse(self) -> None:
+        """Ask whether it is there, now and then; kill it when it no longer answers."""
+        sign = self._pulse.look(served=self.served, busy=self.inflight > 0, computed=lambda: processor_ticks(self.pid))
+        if sign is Sign.ASK:
+            self._notices += 1
+            self.send_frame(Kind.PING)
+        elif sign is Sign.HUNG:
+            self.failure = (HUNG, "it stopped answering and was replaced")
+            self.kill()
+
     def drain(self) -> None:
         """Nothing new will be sent; the process exits when the last answer is out."""
         if self.state in (State.READY, State.STARTING):
             self.state = State.DRAINING
             if self.inflight == 0:
-                self.send_frame(Kind.DRAIN)
+                self._tell_to_exit()
+
+    def _tell_to_exit(self) -> None:
+        if self._told_to_exit is None:
+            self.send_frame(Kind.DRAIN)
+            self._told_to_exit = self._loop.call_later(EXIT_GRACE_S, self.kill)
 
     def kill(self) -> None:
         """SIGKILL by pidfd: never another process that got the same pid."""
@@ -139,33 +200,61 @@ class Replica(FrameProtocol):
     # Frames.
 
     def frame_received(self, kind: int, status: int, frame_id: int, meta: Buffer, body: Buffer) -> None:
-        if kind == Kind.ANSWER:
+        if self._condemned:
+            return
+        if kind == _ANSWER:
             self._answer(status, frame_id, meta, body)
+            return
+        self._notices -= 1
+        if self._notices < 0:
+            self._misbehaved("it said too much")
         elif kind == Kind.READY:
-            self.run_us = int(orjson.loads(meta)["run_us"])
-            if self.state is State.STARTING:
-                self.state = State.READY
-                self.was_ready = True
-                self.idle_since = self._loop.time()
-                self.ready_at = perf_counter()
-            if not self._ready.done():
-                self._ready.set_result(None)
+            self._became_ready(read_ready(meta))
         elif kind == Kind.FAILED:
-            document = orjson.loads(meta)
-            self.failure = (document["reason"], document["message"])
+            self.failure = read_failure(meta)
+            if self.failure is None or self.state is not State.STARTING:
+                self._misbehaved("it failed in a way that there is not")
+        elif kind == Kind.PONG:
+            self._pulse.heard()
         elif kind == Kind.DRAINING:
             self.on_asks_to_drain(self)
+        else:
+            self._misbehaved("it sent what no replica sends")
+
+    def _became_ready(self, run_us: int | None) -> None:
+        if run_us is None or self._ready.done():
+            self._misbehaved("it became ready in a way that there is not")
+            return
+        self.run_us = run_us
+        if self.state is State.STARTING:
+            self.state = State.READY
+            self.was_ready = True
+            self.idle_since = self.ready_since = self._loop.time()
+            self.ready_at = perf_counter()
+        self._ready.set_result(None)
 
     def _answer(self, status: int, frame_id: int, meta: Buffer, body: Buffer) -> None:
-        call = self._calls.pop(frame_id, None)
-        if call is None:
+        call = self._calls.get(frame_id)
+        response = self._answers.read(status, meta, body)
+        if call is None or response is None:
+            self._misbehaved("it sent an answer that is malformed or that nobody asked for")
             return
+        del self._calls[frame_id]
+        if not self._calls:
+            self.max_body_bytes = 0
         self.served += 1
-        if not call.future.done():
-            compute_us, queue_us, rows = FIGURES.unpack_from(meta)
-            headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in orjson.loads(meta[FIGURES.size :])]
-            call.future.set_result(UpstreamResponse(status, headers, body, compute_us, queue_us, rows))
         self.release()
+        call.settle(response)
+
+    def _refuse(self) -> None:
+        self._misbehaved("it announced more than it may send")
+
+    def _misbehaved(self, how: str) -> None:
+        """No honest replica does this: whatever it has become, it is not heard further."""
+        self._condemned = True
+        self.failure = (MISBEHAVED, f"the replica was ended because {how}")
+        self.kill()
+        super()._refuse()
 
     def release(self) -> None:
         """Give one slot back."""
@@ -174,18 +263,18 @@ class Replica(FrameProtocol):
             self.idle_since = self._loop.time()
             if self.state is State.DRAINING:
                 # Not before: a slot may have been taken whose request is not sent yet.
-                self.send_frame(Kind.DRAIN)
+                self._tell_to_exit()
         self.on_slot_free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state_before_gone, self.state = self.state, State.GONE
         calls, self._calls = self._calls, {}
+        self.lost_calls = len(calls)
+        if self._told_to_exit is not None:
+            self._told_to_exit.cancel()
         for call in calls.values():
-            if not call.future.done():
-                call.future.set_exception(
-                    ReplicaLost("the replica died while it worked on this request; it is safe to try again")
-                )
             self.release()
+            call.settle(ReplicaLost("the replica died while it worked on this request; it is safe to try again"))
         if not self._ready.done():
             self._ready.set_result(None)
         self.kill()  # a process that closed its link but lives on is of no use
@@ -215,40 +304,6 @@ class Replica(FrameProtocol):
             name = signal.Signals(-code).name
             return ("Crashed" if code in _LOST_CODES else "Exited", f"the process was ended by {name}")
         return ("ExitedAtStart" if self.served == 0 else "Exited", f"the process exited with status {code}")
-
-
-class Output:
-    """What a replica prints: read without blocking, cut into lines, passed on."""
-
-    _MAX_LINE = 4096
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._rest = b""
-        self._on_line: Callable[[str], None] = _nothing
-        os.set_blocking(descriptor, False)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(descriptor, self._read)
-
-    def redirect(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self._descriptor, 65536)
-        except BlockingIOError:
-            return
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()[: self._MAX_LINE]
-        self._pass_on(lines)
-        if not data:
-            self._pass_on([self._rest] if self._rest else [])
-            self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
-
-    def _pass_on(self, lines: Sequence[bytes]) -> None:
-        for line in lines:
-            self._on_line(line[: self._MAX_LINE].decode("utf-8", "replace"))
 
 
 def _nothing(_: object) -> None:

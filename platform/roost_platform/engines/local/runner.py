@@ -12,7 +12,7 @@ from roost_platform.autoscaling.revision import RevisionScaler
 from roost_platform.domain.errors import DeadlineExceeded, RoostError, Unavailable
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import Readiness, Revision, RevisionKey, RevisionStatus
-from roost_platform.engines.local.budget import Budget, replica_bytes
+from roost_platform.engines.local.budget import Budget, ReplicaLimits, replica_bytes
 from roost_platform.engines.local.replica import UNRESPONSIVE, Replica, State
 from roost_platform.engines.local.setbacks import Setbacks
 from roost_platform.engines.local.waiting import Waiter, WaitingLine
@@ -35,6 +35,7 @@ class RunnerSettings:
     """How long a replica may take to become ready."""
     cores: int
     """Requests that one replica computes at once when its concurrency is not limited."""
+    limits: ReplicaLimits
 
 
 class Runner:
@@ -56,6 +57,7 @@ class Runner:
         make_room: Callable[["Runner"], None],
         on_awake: Callable[["Runner"], None],
         on_freed: Callable[[], None],
+        on_idle: Callable[[Replica], None],
         settings: RunnerSettings,
         clock: Callable[[], float],
     ) -> None:
@@ -78,6 +80,7 @@ class Runner:
         self._make_room = make_room
         self._on_awake = on_awake
         self._on_freed = on_freed
+        self._on_idle = on_idle
         self._settings = settings
         self._starting = 0
         self._starts: set[asyncio.Task[None]] = set()
@@ -147,6 +150,12 @@ class Runner:
                 replica.check_deadlines(now)
         self.waiters.expire(now)
 
+    def check_pulses(self) -> None:
+        """Replace what no longer answers. One that loads cannot answer: its time to start is bounded instead."""
+        for replica in self.replicas:
+            if replica.state in (State.READY, State.DRAINING):
+                replica.check_pulse()
+
     # Scaling.
 
     @property
@@ -173,6 +182,7 @@ class Runner:
         """Start or drain replicas until there are as many as wanted."""
         current = [r for r in self.replicas if r.state in (State.STARTING, State.READY)]
         missing = self.wanted - len(current) - self._starting
+        self.starved = self.starved and missing > 0
         for _ in range(missing):
             if not self._start_one():
                 break
@@ -209,9 +219,12 @@ class Runner:
             replica.on_gone = self._gone
             replica.on_asks_to_drain = self._drain_and_replace
             self.replicas.append(replica)
-            replica.assign(self._assignment(path, baked=baked), self._log)
+            replica.assign(
+                self._assignment(path, baked=baked), self._log, answer_bytes=self._settings.limits.answer_bytes
+            )
         except (RoostError, OSError) as error:
             self._budget.give_back(self.size)
+            self._on_freed()
             failure = _cannot_start(error)
         finally:
             self._starting -= 1
@@ -230,6 +243,7 @@ class Runner:
             "slots": self.policy.container_concurrency or self._settings.cores,
             "max_batch_size": self.revision.max_batch_size,
             "run_us": self._run_us,
+            "memory_bytes": self._settings.limits.memory_bytes(self.size, self._budget.capacity.memory_bytes),
         }
 
     def _became_ready(self, replica: Replica) -> None:
@@ -245,6 +259,8 @@ class Runner:
         self.left()
         if self.waiters:
             self.waiters.serve(self.take_slot)
+        if not replica.inflight:
+            self._on_idle(replica)
         if self.closed:
             self._changed.set()
 
@@ -274,8 +290,12 @@ class Runner:
         if reason == UNRESPONSIVE:
             self._run_us = _SLOW_RUN_US  # it may have been busy where it cannot be cancelled: the next one uses threads
         # Killed from outside is not the model's doing, as far as one can tell; nor is the end of the zygote.
-        blameless = replica.was_ready or replica.orphaned or (replica.was_killed and self._setbacks.forgive_once())
-        if not blameless:
+        if replica.was_ready:
+            age_s = self._loop.time() - replica.ready_since
+            to_blame = self._setbacks.died_young(age_s, useful=replica.served > 0 or replica.lost_calls > 0)
+        else:
+            to_blame = not (replica.was_killed and self._setbacks.forgive_once())
+        if to_blame and not replica.orphaned:
             self._failed(reason, message)
         if (self.wanted or self.waiters) and not self.closed:
             self.tick()

@@ -12,6 +12,7 @@ class Setbacks:
         """Reason and sentence of the last failure; None while there is none."""
         self._count = 0
         self._retry_at = 0.0
+        self._died_young = False
 
     def add(self, reason: str, message: str, now: float) -> None:
         """One more failed start: the wait doubles, up to a bound."""
@@ -25,6 +26,16 @@ class Setbacks:
             return False
         self._count = 1
         return True
+
+    def died_young(self, age_s: float, *, useful: bool) -> bool:
+        """A replica that was ready ended by itself at this age; `useful`: it had been given work.
+
+        True when it counts as a failed start, so that one that ends as soon as it is ready is not started again and
+        again without a pause. The first in a row is forgiven.
+        """
+        young = age_s < FIRST_BACKOFF_S and not useful
+        again, self._died_young = young and self._died_young, young
+        return again
 
     def clear(self) -> None:
         """A replica became ready."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from roost_platform.domain.errors import Unavailable
@@ -64,12 +64,15 @@ class Zygote:
         self._spares: deque[Replica] = deque()
         self._asked: deque[asyncio.Future[Replica]] = deque()
         self._forking = 0
+        self._adopting = 0  # forked, and not linked to us yet
         self._children: dict[int, Replica] = {}
         self._starting = asyncio.Lock()
         self._up: asyncio.Future[bool] | None = None
         self._refill_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopped = False
+        self.in_force: dict[str, int] = {}
+        """What the kernel lets its children give up: `seccomp` (0 or 1), `landlock` (its version, 0 = none)."""
 
     @property
     def children(self) -> int:
@@ -94,7 +97,10 @@ class Zygote:
 
     async def _start_once(self) -> int | None:
         """None when it can fork, else how it ended."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise _no_process() from error
         try:
             with theirs:
                 process = self._process = await asyncio.create_subprocess_exec(
@@ -107,10 +113,10 @@ class Zygote:
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,
                 )
-        except OSError as error:
+            self._pidfd = os.pidfd_open(process.pid)
+        except OSError as error:  # with its end closed, a process that was started nevertheless ends
             ours.close()
             raise _no_process() from error
-        self._pidfd = os.pidfd_open(process.pid)
         ours.setblocking(False)
         self._control = ours
         self._up = self._loop.create_future()
@@ -168,7 +174,8 @@ class Zygote:
     def _refill(self) -> None:
         self._refill_timer = None
         self._spares = deque(spare for spare in self._spares if spare.state is State.SPARE)
-        while len(self._spares) + self._forking - len(self._asked) < self._wanted_spares and self._control is not None:
+        ahead = len(self._spares) + self._adopting - len(self._asked)
+        while ahead + self._forking < self._wanted_spares and self._control is not None:
             self._fork()
 
     def _on_message(self) -> None:
@@ -185,7 +192,7 @@ class Zygote:
         document = json.loads(message)
         if "forked" in document:
             self._forking -= 1
-            self._keep(self._loop.create_task(self._adopt(document["forked"], descriptors)))
+            self._forked(document["forked"], descriptors)
         elif "exited" in document:
             child = self._children.pop(document["exited"], None)
             if child is not None:
@@ -194,13 +201,26 @@ class Zygote:
             self._forking -= 1
             self._refuse(_no_process())
         elif self._up is not None and not self._up.done():
+            self.in_force = document["in_force"]
             self._up.set_result(True)
+
+    def _forked(self, pid: int, descriptors: Sequence[int]) -> None:
+        if len(descriptors) == 3:
+            self._adopting += 1
+            self._keep(self._loop.create_task(self._adopt(pid, descriptors)))
+            return
+        for descriptor in descriptors:  # this process has no more of them; the child ends when its link is closed
+            os.close(descriptor)
+        self._refuse(_no_process())
 
     async def _adopt(self, pid: int, descriptors: Sequence[int]) -> None:
         link, pidfd, output = descriptors
         replica = Replica(pid=pid, pidfd=pidfd, output=output)
         self._children[pid] = replica
-        await replica.connect(socket.socket(fileno=link))
+        try:
+            await replica.connect(socket.socket(fileno=link))
+        finally:
+            self._adopting -= 1
         while self._asked:
             future = self._asked.popleft()
             if not future.done():
@@ -249,6 +269,18 @@ def _no_process() -> Unavailable:
     return Unavailable("no process could be started for the model", code="fork_failed", retry_after_s=1)
 
 
+def say_isolation(runtime: str, in_force: Mapping[str, int]) -> None:
+    """Log once what holds replicas back on this machine, and what could and does not."""
+    logger.info(
+        "isolation",
+        extra={"runtime": runtime, **in_force, "limits": "rlimits", "cgroups": "not used", "namespaces": "not used"},
+    )
+    if not in_force["seccomp"]:
+        logger.warning("sandbox_unavailable", extra={"runtime": runtime})
+    if not in_force["landlock"]:
+        logger.warning("landlock_unavailable", extra={"runtime": runtime})
+
+
 def zygote_environment() -> dict[str, str]:
     """What the zygote may know: nothing of the gateway's settings or secrets."""
     kept = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -261,4 +293,5 @@ def zygote_environment() -> dict[str, str]:
 
 
 def runtime_command(model_factory: str) -> list[str]:
-    return [sys.executable, "-m", "roost_runtimes.zygote", "--model-factory", model_factory]
+    # -P: nothing is imported from the folder that the server happens to be started in.
+    return [sys.executable, "-P", "-m", "roost_runtimes.zygote", "--model-factory", model_factory]

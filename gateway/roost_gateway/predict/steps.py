@@ -1,0 +1,117 @@
+"""What every prediction does, whichever lane it takes: get an id, find its route, pass the gate, be metered and counted."""
+
+import asyncio
+import secrets
+import time
+from itertools import count
+from time import perf_counter
+
+import orjson
+
+from roost_gateway.access.directory import Directory
+from roost_gateway.access.routes import Route
+from roost_gateway.predict.admission import Gate
+from roost_gateway.predict.figures import PredictFigures
+from roost_gateway.predict.headers import Incoming, Pair
+from roost_gateway.predict.meter import Measured, outcome_of
+from roost_gateway.predict.paths import Target
+from roost_gateway.request_ids import is_well_formed
+from roost_platform.domain.errors import NotFound
+from roost_platform.engines.port import UpstreamResponse
+from roost_platform.metering.journal import Journal
+from roost_platform.metering.syncer import Turn
+
+Body = bytes | bytearray | memoryview
+Answer = tuple[int, list[Pair], Body]
+
+ANSWER_HEADERS = frozenset(
+    {b"content-type", b"content-encoding", b"inference-header-content-length", b"vary", b"retry-after", b"allow"}
+)
+"""What passes from a replica to the client; figures and server headers do not."""
+NO_MODEL = NotFound("no such model")
+
+
+class Steps:
+    """All on the event loop's thread, all in memory."""
+
+    def __init__(self, *, directory: Directory, journal: Journal, figures: PredictFigures) -> None:
+        self.figures = figures
+        self._directory = directory
+        self._journal = journal
+        self._gates: dict[str, Gate] = {}
+        self._id_prefix = secrets.token_hex(6)
+        self._ids = count()
+
+    def request_id(self, incoming: Incoming) -> str:
+        """The client's own where it is well formed, else a new one."""
+        given = incoming.request_id
+        if given is not None and is_well_formed(given):
+            return given.decode("ascii")
+        return f"{self._id_prefix}-{next(self._ids):x}"
+
+    def route(self, target: Target) -> Route:
+        """Raises NotFound."""
+        route = self._directory.route(target.tenant, target.model)
+        if route is None:
+            raise NO_MODEL
+        return route
+
+    def enter(self, tenant: str) -> Gate:
+        """Pass the tenant's gate; its `leave` must follow. Raises Throttled, NotFound."""
+        gate = self._gates.get(tenant)
+        if gate is None:
+            gate = self._gates[tenant] = Gate()
+        record = self._directory.tenant(tenant)
+        if record is None:
+            raise NO_MODEL
+        gate.enter(record.quota, asyncio.get_running_loop().time())
+        return gate
+
+    def journal(self, measured: Measured, status: int, bytes_out: int) -> Turn:
+        """Write the call down. Nothing may be answered before the turn is settled, and nothing if that fails."""
+        measured.status, measured.bytes_out = status, bytes_out
+        self._journal.append(
+            time_us=time.time_ns() // 1000,
+            tenant=measured.tenant,
+            model=measured.model,
+            version=measured.version,
+            outcome=outcome_of(status),
+            status=status,
+            compute_us=measured.compute_us,
+            queue_us=measured.queue_us,
+            cold_start_us=measured.cold_start_us,
+            bytes_in=measured.bytes_in,
+            bytes_out=bytes_out,
+            rows=measured.rows,
+            request_id=measured.request_id,
+        )
+        return self._journal.written()
+
+    def count(self, route: Route, measured: Measured) -> None:
+        """Add a call that was journalled to the figures."""
+        self.figures.answered(
+            route.key,
+            outcome_of(measured.status),
+            seconds=perf_counter() - measured.started,
+            queue_us=measured.queue_us,
+            cold_start_us=measured.cold_start_us,
+        )
+
+
+def answer_from(response: UpstreamResponse, measured: Measured) -> Answer:
+    """A replica's answer as the client gets it; takes over the replica's figures."""
+    measured.compute_us, measured.rows = response.compute_us, response.rows
+    measured.queue_us += response.queue_us
+    headers = [pair for pair in response.headers if pair[0] in ANSWER_HEADERS]
+    if response.status >= 400:
+        return response.status, headers, _with_request_id(response.body, measured.request_id)
+    return response.status, headers, response.body
+
+
+def _with_request_id(body: Body, request_id: str) -> bytes:
+    """A replica's error, which does not know the id, in the shape of all errors."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return bytes(body)
+    return orjson.dumps({**document, "request_id": request_id}) if isinstance(document, dict) else bytes(body)
