@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench fuzz format clean
+.PHONY: demo test check bench fuzz format clean lock
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Roost needs Python 3.11 or newer")'
@@ -32,6 +32,11 @@ bench: $(INSTALLED)  ## figures beside plain FastAPI and in-process runs; needs 
 
 fuzz: $(INSTALLED)  ## 10,000 damaged models through the real checker, others each time; prints the seed
 	$(BIN)/python tests/fuzz_models.py --count 10000
+
+lock: $(INSTALLED)  ## requirements.lock: everything that is installed, by version and hash
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra local --extra postgres --universal --generate-hashes \
+		--upgrade --custom-compile-command "make lock" --output-file requirements.lock
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 tiny   logistic regression on 4 features (0.4 kB)     image  channel means of 1x3x224x224 (602 kB of tensor, hardly any work)
 cnn    residual network on 3x32x32 (45 MB)            mlp    three dense layers (96 MiB)
+slow   a chain of products on 4 numbers (2 MB), some 25 ms a run
 """
 
 import json
@@ -17,6 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 17, 8
 JSON, BINARY = "json", "binary"
+
+_SLOW_PRODUCTS = 76
+"""Of 256x256 matrices: some 25 ms on a core of the machine that docs/benchmarks.md has figures of."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ def build(folder: Path) -> dict[str, Model]:
         "cnn": random.random((1, 3, 32, 32), np.float32),
         "image": random.random((1, 3, 224, 224), np.float32),
         "mlp": random.random((1, 1024), np.float32),
+        "slow": np.array([[5.1, 3.5, 1.4, 0.2]], np.float32),
     }
-    makers = {"tiny": _tiny, "cnn": _cnn, "image": _image, "mlp": _mlp}
+    makers = {"tiny": _tiny, "cnn": _cnn, "image": _image, "mlp": _mlp, "slow": _slow}
     return {name: _finish(folder, name, makers[name](), sample) for name, sample in samples.items()}
 
 
@@ -133,6 +138,28 @@ def _mlp() -> onnx.ModelProto:
         source = f"layer{index}"
     nodes.append(helper.make_node("Identity", [source], ["y"]))
     return _model("mlp", nodes, weights, (1024,), y=(TensorProto.FLOAT, (1024,)))
+
+
+def _slow() -> onnx.ModelProto:
+    """Works in a core's own cache: two runs beside each other hardly disturb one another."""
+    random, side = np.random.default_rng(4), 256
+    weights = {
+        "spread": random.standard_normal((4, side * side), np.float32),
+        "square": np.array([-1, side, side], np.int64),
+        "gather": random.standard_normal((side, 3), np.float32),
+    }
+    weights |= {f"w{index}": random.standard_normal((side, side), np.float32) / np.float32(16) for index in range(4)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "spread"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "square"], ["product0"]),
+        *(
+            helper.make_node("MatMul", [f"product{index}", f"w{index % 4}"], [f"product{index + 1}"])
+            for index in range(_SLOW_PRODUCTS)
+        ),
+        helper.make_node("ReduceMean", [f"product{_SLOW_PRODUCTS}"], ["means"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["means", "gather"], ["y"]),
+    ]
+    return _model("slow", nodes, weights, (4,), y=(TensorProto.FLOAT, (3,)))
 
 
 class _Layers:

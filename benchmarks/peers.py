@@ -1,25 +1,31 @@
 """Other model servers beside Roost: the same model and body, the same wrk. Neither part of CI nor of `make bench`.
 
-Usage: peers.py [--only mlserver,litserve] [--rotations 3] [--seconds 4]. Each gets a virtual environment under
-.work/peers (ray and kserve are large); the table goes to the standard output, every figure to .work/peers/figures.json.
+Usage: peers.py [--only mlserver,litserve] [--rotations 3] [--seconds 4] [--out FILE]. Each gets a virtual environment under
+.work/peers (ray and kserve are large); the tables go to the standard output, and to FILE as Markdown; every figure goes to
+.work/peers/figures.json.
 """
 
 import argparse
 import json
 import shutil
 import subprocess
+import sys
 import time
 import venv
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
+from bench import PLAIN, ROOST, Figures, Round, take_turns
 from contenders import Contender, Plain
 from load import WrongAnswer, require_wrk
-from measures import PLAIN, ROOST, Figures, Round, closed_loop, take_turns
+from measures_rate import closed_loop
 from models import JSON, Model, build
 from processes import free_port
-from report import Column, Table, heading, machine, render
+from report import grid, heading, machine, render
 from roost_server import Roost
+from summary import ratios
+from tables import Column, Table
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / ".work" / "peers"
@@ -41,7 +47,11 @@ TABLE = Table(
         Column("p99_ms", "p99 ms", 2),
         Column("pss_mib", "memory MiB", spread=False),
     ),
+    bases=(),
+    over=(ROOST, PLAIN),
 )
+AHEAD = 3
+"""How many times the requests per second of each peer Roost is meant to answer."""
 
 
 class Peer(Contender):
@@ -68,7 +78,11 @@ def main() -> None:
     for log in WORK.glob("*.log"):
         log.unlink()
     model = build(WORK / "models")["tiny"]
-    document = {"machine": machine(), "command": "benchmarks/peers.py", "rotations": options.rotations}
+    document = {
+        "machine": machine(),
+        "command": " ".join(["benchmarks/peers.py", *sys.argv[1:]]),
+        "rotations": options.rotations,
+    }
     begun = time.monotonic()
     with ExitStack() as stack:
         roost = Roost(WORK / "data", WORK)
@@ -91,7 +105,19 @@ def main() -> None:
             rounds.append(take_turns(jobs, rotation))
     document |= {"minutes": (time.monotonic() - begun) / 60, "rounds": rounds}
     (WORK / "figures.json").write_text(json.dumps(document, indent=1))
-    print("\n".join([*heading(document), "", *render(TABLE, rounds)]))
+    lines = [*heading(document), "", *_aims(names, rounds), "", *render(TABLE, rounds)]
+    print("\n".join(lines))
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+def _aims(names: list[str], rounds: list[Round]) -> list[str]:
+    rows = []
+    for name in names:
+        if found := ratios(rounds, ROOST, name, "rps"):
+            met = "met" if median(found) >= AHEAD else "**missed**"
+            rows.append([f"Roost's requests/s ÷ those of {name}", f"≥ {AHEAD}", f"{median(found):.2f}", met])
+    return grid(["what", "aim", "reached", ""], rows)
 
 
 def _options() -> argparse.Namespace:
@@ -99,6 +125,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", help=f"which of {', '.join(PACKAGES)}, with commas between")
     parser.add_argument("--rotations", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--out", type=Path, help="file for the tables")
     return parser.parse_args()
 
 

@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench import Bench, Rounds, Sizes, copies
 from contenders import InProcess, Plain, Runtime, verify
 from load import require_wrk
-from measures import MEASURES, Bench, Sizes, copies
-from models import Model, build
-from report import Rounds, aims, heading, machine, tables, write_between_markers
+from measures import MEASURES
+from measures_idle import prepare_asleep, prepare_replicas
+from models import build
+from report import aims, heading, machine, tables, write_between_markers
 from roost_server import WINDOW_S, Roost
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,9 +27,25 @@ WORK = ROOT / ".work" / "bench"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 FULL = Sizes(
-    seconds=4, wakes={"tiny": 20, "cnn": 5, "mlp": 3}, crowd=100, registered=1000, replicas={"tiny": 8, "cnn": 3}
+    seconds=4,
+    wakes={"tiny": 40, "cnn": 20, "mlp": 3},
+    crowd=100,
+    registered=1000,
+    idle_s=20,
+    replicas={"tiny": 8, "cnn": 3, "mlp": 2},
+    uploads=3,
+    codec_turns=10,
 )
-QUICK = Sizes(seconds=2, wakes={"tiny": 5, "cnn": 2, "mlp": 2}, crowd=20, registered=50, replicas={"tiny": 3, "cnn": 2})
+QUICK = Sizes(
+    seconds=2,
+    wakes={"tiny": 5, "cnn": 2, "mlp": 2},
+    crowd=20,
+    registered=50,
+    idle_s=3,
+    replicas={"tiny": 3, "cnn": 2, "mlp": 1},
+    uploads=2,
+    codec_turns=3,
+)
 
 
 def main() -> None:
@@ -61,7 +79,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a look in about two minutes: little of everything")
+    parser.add_argument("--quick", action="store_true", help="a look in about three minutes: little of everything")
     parser.add_argument("--rotations", type=int, help="how often all is measured (5; 2 with --quick)")
     parser.add_argument("--only", help=f"measures to run, with commas between: {', '.join(MEASURES)}")
     parser.add_argument("--out", type=Path, help="file for the tables, instead of docs/benchmarks.md")
@@ -81,15 +99,16 @@ def _command() -> str:
 
 def _prepare(sizes: Sizes, names: list[str], stack: ExitStack) -> Bench:
     """Models, servers and what is deployed on them; every answer is checked before anything is measured."""
-    for folder in ("data", "registered", "empty"):
+    for folder in ("data", "registered", "empty", "replicas", "uploads", "neighbours"):
         shutil.rmtree(WORK / folder, ignore_errors=True)
     for log in WORK.glob("*.log"):
         log.unlink()
     models_folder = WORK / "models"
     models = build(models_folder)
-    if "memory" in names:
-        _register(sizes, models)
-        Roost(WORK / "empty", WORK).stop()  # the first start makes the database and the tenant
+    if "asleep" in names:
+        prepare_asleep(WORK, models, sizes)
+    if "replicas" in names:
+        prepare_replicas(WORK, models, sizes)
 
     roost = Roost(WORK / "data", WORK)
     stack.callback(roost.stop)
@@ -115,7 +134,6 @@ def _prepare(sizes: Sizes, names: list[str], stack: ExitStack) -> Bench:
         plain=plain,
         runtime=runtime,
         floor=InProcess(models_folder, WORK),
-        registered_data=WORK / "registered",
     )
 
 
@@ -127,30 +145,17 @@ def _sleepers(sizes: Sizes, names: list[str]) -> dict[str, list[str]]:
     return wanted
 
 
-def _register(sizes: Sizes, models: dict[str, Model]) -> None:
-    """A data folder with many models in it, for the memory they take asleep."""
-    server = Roost(WORK / "registered", WORK)
-    try:
-        begun = time.monotonic()
-        for name, count in sizes.replicas.items():
-            server.deploy(models[name], copies(name, "asleep", count + 1))
-        rest = sizes.registered - sum(count + 1 for count in sizes.replicas.values())
-        server.deploy(models["tiny"], copies("tiny", "more", rest))
-        took = time.monotonic() - begun
-        print(f"{sizes.registered} models registered in {took:.1f} s ({took / sizes.registered * 1e3:.0f} ms each)")
-    finally:
-        server.stop()
-
-
 def _measure(bench: Bench, names: list[str], rotations: int) -> Rounds:
     rounds: Rounds = {name: [] for name in names}
     sleepers = [copy for copies_of_one in _sleepers(bench.sizes, names).values() for copy in copies_of_one]
     for rotation in range(rotations):
         for name in names:
+            if rotation >= MEASURES[name].rotations:
+                continue
             if not name.startswith("wake"):
                 bench.roost.wait_until_asleep(sleepers)  # nothing of the last measure runs into the next
             begun = time.monotonic()
-            rounds[name].append(MEASURES[name](bench, rotation))
+            rounds[name].append(MEASURES[name].run(bench, rotation))
             print(f"rotation {rotation + 1} of {rotations}: {name}, {time.monotonic() - begun:.0f} s", flush=True)
     return rounds
 

@@ -163,7 +163,7 @@ class LocalHarness(Harness):
 
 
 def _descendants() -> list[tuple[int, str]]:
-    """All live processes below this one, as (pid, name)."""
+    """The engines' live processes below this one, as (pid, name)."""
     found: list[tuple[int, str]] = []
     parents = [os.getpid()]
     while parents:
@@ -172,8 +172,9 @@ def _descendants() -> list[tuple[int, str]]:
                 for pid in map(int, children.read_text().split()):
                     parents.append(pid)
                     stat = Path(f"/proc/{pid}/stat").read_text()
-                    if stat[stat.rindex(")") + 2] != "Z":
-                        found.append((pid, stat[stat.index("(") + 1 : stat.rindex(")")]))
+                    name = stat[stat.index("(") + 1 : stat.rindex(")")]
+                    if stat[stat.rindex(")") + 2] != "Z" and name.startswith("roost:"):
+                        found.append((pid, name))
     return found
 
 

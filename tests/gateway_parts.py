@@ -233,6 +233,7 @@ async def gateway_parts(
         )
     finally:
         await deployments.stop()
+        await registry.stop()
         database.close()
 
 

@@ -178,7 +178,7 @@ async def test_parallel_uploads_cannot_pass_the_quota_together(registry, databas
 
 async def test_a_disk_that_fills_up_while_storing_leaves_nothing(tmp_path, database):
     class FullStore(DiskStore):
-        def put_baked(self, folder, digest, build_key, sums):
+        def put_baked(self, folder, digest, build_key):
             raise StorageFull("the disk that holds models is full")
 
     registry = build_registry(tmp_path, database, store=FullStore(tmp_path))
@@ -232,18 +232,26 @@ async def test_deleting_while_the_same_bytes_come_in_elsewhere_keeps_what_is_use
     assert registry.locate(theirs.version.digest).path.exists()
 
 
-async def test_without_a_bake_the_raw_file_is_located(tmp_path, registry, database):
+async def test_without_a_bake_the_raw_file_is_located_and_one_is_made_beside(tmp_path, registry, database):
     digest = (await register(registry, ONE)).version.digest
+    await registry.stop()
     DiskStore(tmp_path).sweep_baked("f" * 16, set())
     fresh = build_registry(tmp_path, database)
     await fresh.start()
     located = fresh.locate(digest)
     assert not located.baked
     assert located.path.read_bytes() == ONE
+    await fresh.stop()
+    assert fresh.locate(digest).baked
+    later = build_registry(tmp_path, database)
+    await later.start()
+    assert later.locate(digest).baked
+    await later.stop()
 
 
 async def test_a_start_sweeps_what_no_version_names(tmp_path, database, registry):
     digest = (await register(registry, ONE)).version.digest
+    await registry.stop()
     stray = tmp_path / "artifacts" / "sha256" / "ee" / ("e" * 64)
     stray.parent.mkdir()
     stray.write_bytes(b"x")
@@ -262,6 +270,7 @@ async def test_a_baked_model_that_rots_is_replaced_by_the_raw_file(registry, dat
     """It is noticed beside the first load of a later run, which uses it still; after that the raw file is."""
     digest = (await register(registry, ONE)).version.digest
     other = (await register(registry, TWO)).version.digest
+    await registry.stop()
     path = registry.locate(digest).path
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -296,7 +305,9 @@ async def test_a_kill_between_file_and_row_leaves_neither_or_both(tmp_path, mome
         await registry.start()
         if moment == "row":
             (version,) = await registry.versions(IRIS)
-            assert registry.locate(version.digest).baked
+            assert not registry.locate(version.digest).baked, "nothing says that all of the bake is on the disk"
+            await registry.stop()
+            assert registry.locate(version.digest).baked, "so it was made again"
             assert not [name for name in files_in(tmp_path) if name.startswith("staging")]
         else:
             assert count(database, models) == 0
@@ -330,8 +341,8 @@ def register_and_die() -> None:
             if moment == "file":
                 die()
 
-        def put_baked(self, bake, digest, build_key, sums):
-            super().put_baked(bake, digest, build_key, sums)
+        def put_baked(self, bake, digest, build_key):
+            super().put_baked(bake, digest, build_key)
             if moment == "baked":
                 die()
 

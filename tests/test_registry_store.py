@@ -1,6 +1,5 @@
 """The store on disk: what is put is whole, read-only and found again; digests alone become paths."""
 
-import hashlib
 import os
 import subprocess
 
@@ -77,7 +76,7 @@ def test_nothing_but_a_digest_becomes_a_path(store, made, digest):
 
 
 def test_a_baked_model_is_found_for_its_build_only(store, baked):
-    store.put_baked(baked(), A, BUILD, {})
+    store.put_baked(baked(), A, BUILD)
     located = store.locate_baked(A, BUILD)
     assert located.read_bytes() == b"baked"
     assert (located.parent / "weights.bin").read_bytes() == b"weights"
@@ -85,15 +84,15 @@ def test_a_baked_model_is_found_for_its_build_only(store, baked):
 
 
 def test_baking_again_replaces(store, baked):
-    store.put_baked(baked(b"old"), A, BUILD, {})
-    store.put_baked(baked(b"new"), A, BUILD, {})
+    store.put_baked(baked(b"old"), A, BUILD)
+    store.put_baked(baked(b"new"), A, BUILD)
     assert store.locate_baked(A, BUILD).read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "sums"])
 def test_a_baked_model_that_is_not_what_was_put_is_removed(store, baked, damage):
-    sums = {"model.onnx": hashlib.sha256(b"baked").hexdigest()}
-    store.put_baked(baked(b"baked"), A, BUILD, sums)
+    store.put_baked(baked(b"baked"), A, BUILD)
+    store.seal_baked(A, BUILD)
     assert store.verify_baked(A, BUILD)
     model = store.locate_baked(A, BUILD)
     target = model.with_name("SHA256SUMS") if damage == "sums" else model
@@ -107,9 +106,40 @@ def test_a_baked_model_that_is_not_what_was_put_is_removed(store, baked, damage)
     assert store.verify_baked(A, BUILD), "what is not there is not damaged"
 
 
+def test_a_baked_model_that_was_never_sealed_does_not_outlive_the_run(store, baked):
+    """It may be on the disk in part: nothing waited for that."""
+    store.put_baked(baked(), A, BUILD)
+    store.put_baked(baked(), B, BUILD)
+    store.seal_baked(B, BUILD)
+    assert store.locate_baked(A, BUILD) is not None
+    assert store.sweep_baked(BUILD, {A, B}) == 1
+    assert store.locate_baked(A, BUILD) is None
+    assert store.verify_baked(B, BUILD)
+
+
+def test_sealing_what_was_deleted_meanwhile_is_fine(store, baked):
+    store.put_baked(baked(), A, BUILD)
+    store.delete(A)
+    store.seal_baked(A, BUILD)
+    assert store.locate_baked(A, BUILD) is None
+    assert not store.was_baked(A, BUILD)
+
+
+def test_that_a_model_cannot_be_baked_is_remembered(store, baked):
+    folder = baked()
+    for file in folder.iterdir():
+        file.unlink()
+    store.put_baked(folder, A, BUILD)
+    store.seal_baked(A, BUILD)
+    store.sweep_baked(BUILD, {A})
+    assert store.locate_baked(A, BUILD) is None
+    assert store.was_baked(A, BUILD)
+    assert store.verify_baked(A, BUILD)
+
+
 def test_deleting_an_artifact_deletes_what_was_baked_from_it(store, made, baked):
     store.put(made(), A)
-    store.put_baked(baked(), A, BUILD, {})
+    store.put_baked(baked(), A, BUILD)
     store.delete(A)
     assert store.locate(A) is None
     assert store.locate_baked(A, BUILD) is None
@@ -117,7 +147,8 @@ def test_deleting_an_artifact_deletes_what_was_baked_from_it(store, made, baked)
 
 def test_sweeping_keeps_only_this_build_and_the_named_artifacts(store, baked):
     for digest, build in ((A, BUILD), (B, BUILD), (A, OTHER_BUILD)):
-        store.put_baked(baked(), digest, build, {})
+        store.put_baked(baked(), digest, build)
+        store.seal_baked(digest, build)
     assert store.sweep_baked(BUILD, {A}) == 2
     assert store.locate_baked(A, BUILD) is not None
     assert store.locate_baked(B, BUILD) is None
@@ -126,7 +157,8 @@ def test_sweeping_keeps_only_this_build_and_the_named_artifacts(store, baked):
 
 def test_sweeping_without_a_build_keeps_every_build_of_the_named_artifacts(store, baked):
     for digest, build in ((A, BUILD), (B, BUILD), (A, OTHER_BUILD)):
-        store.put_baked(baked(), digest, build, {})
+        store.put_baked(baked(), digest, build)
+        store.seal_baked(digest, build)
     assert store.sweep_baked(None, {A}) == 1
     assert store.locate_baked(A, BUILD) is not None
     assert store.locate_baked(A, OTHER_BUILD) is not None

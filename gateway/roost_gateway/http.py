@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from roost_gateway.predict.headers import Incoming, sort_headers
@@ -23,8 +24,12 @@ from roost_gateway.predict.steps import Answer
 _JOIN_BYTES = 1 << 16
 _LANE_BYTES = 1 << 16
 """Larger bodies are read by the application, which bounds them."""
+_WAITING_BYTES = 1 << 20
+"""Of a body that the application has not asked for yet; the client then has to wait."""
 _KNOWN_HEADS = 16
 _KNOWN_BYTES = 2048
+_SMALL_PIECE_BYTES = 4096
+_WITH_BODIES = frozenset({"POST", "PUT", "PATCH"})
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -54,22 +59,44 @@ class LaneCycle:
 class BodyReader:
     """A large body on its way to the application: in the pieces that the parser makes, which nobody copies again."""
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, cycle: RequestResponseCycle, flow: FlowControl) -> None:
         self.cycle = cycle
+        self._flow = flow
         self._pieces: deque[bytes] = deque()
+        self._small = bytearray()
+        """Small pieces that came after those."""
+        self._waiting_bytes = 0
 
     def feed(self, piece: bytes) -> None:
-        self._pieces.append(piece)
+        if len(piece) < _SMALL_PIECE_BYTES:
+            self._small += piece  # a body of a million chunks must not become a million objects
+        else:
+            self._end_small()
+            self._pieces.append(piece)
+        self._waiting_bytes += len(piece)
+        if self._waiting_bytes > _WAITING_BYTES:
+            self._flow.pause_reading()
         self.cycle.message_event.set()
 
     async def receive(self) -> Message:
-        """ASGI's. The application reads at once and within its limit, so nothing gathers here."""
-        while not self._pieces:
+        """ASGI's."""
+        while not self._waiting_bytes:
             message = await self.cycle.receive()
-            if not self._pieces or message["type"] != "http.request":
+            if not self._waiting_bytes or message["type"] != "http.request":
                 return message  # type: ignore[return-value]
+        if not self._pieces:
+            self._end_small()
         piece = self._pieces.popleft()
-        return {"type": "http.request", "body": piece, "more_body": self.cycle.more_body or bool(self._pieces)}
+        self._waiting_bytes -= len(piece)
+        if self._waiting_bytes <= _WAITING_BYTES:
+            self._flow.resume_reading()
+        more = self.cycle.more_body or self._waiting_bytes > 0
+        return {"type": "http.request", "body": piece, "more_body": more}
+
+    def _end_small(self) -> None:
+        if self._small:
+            self._pieces.append(bytes(self._small))
+            self._small.clear()
 
 
 class LaneProtocol(HttpToolsProtocol):
@@ -130,8 +157,8 @@ class LaneProtocol(HttpToolsProtocol):
                 else:
                     self._begin(cycle, app, incoming)
                 return
-            if cycle.more_body:
-                app = self._with_reader(cycle, app)
+        if cycle.more_body and scope["method"] in _WITH_BODIES:
+            app = self._with_reader(cycle, app)
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def _may_be_for_lane(self, scope: Any, incoming: Incoming) -> bool:
@@ -142,7 +169,7 @@ class LaneProtocol(HttpToolsProtocol):
         return self._lane.welcomes(scope["path"], scope["query_string"], incoming)
 
     def _with_reader(self, cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
-        reader = self._reader = BodyReader(cycle)
+        reader = self._reader = BodyReader(cycle, self.flow)
 
         async def run(scope: Scope, _: Receive, send: Send) -> None:
             try:

@@ -47,7 +47,7 @@ class LocalSettings(BaseSettings):
     """Share of the memory free at start that replicas may hold."""
     memory_bytes: int | None = Field(None, gt=0)
     """Memory that replicas may hold; overrides the share."""
-    replicas_per_core: int = Field(32, ge=1)
+    replicas_per_core: int = Field(64, ge=1)
     """Most replicas per processor core: beyond that, switching between them costs more than it brings."""
     replica_memory_factor: float = Field(4.0, ge=1)
     """A replica may hold this many times the memory that its model was measured to take on inputs of zeros, …"""

@@ -16,6 +16,8 @@ from typing import Any
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.bin"
+LEAN_MARK = "lean"
+"""An empty file beside a baked model whose weights are used as they lie in their file."""
 _LEAST_EXTERNAL_BYTES = "1024"
 _FATAL = 4
 
@@ -48,23 +50,26 @@ def open_raw(path: Path, *, bake_into: Path | None = None) -> Any:
     return _open(path, options)
 
 
-def open_baked(folder: Path) -> Any:
-    """An ONNX Runtime session over what `open_raw` baked into `folder`."""
-    return _open(folder / MODEL_FILE, session_options(baked=True))
+def open_baked(folder: Path, *, lean: bool | None = None) -> Any:
+    """An ONNX Runtime session over what `open_raw` baked into `folder`; `lean` overrides its mark."""
+    return _open(folder / MODEL_FILE, session_options(baked=True, lean=is_lean(folder) if lean is None else lean))
 
 
-def seal(folder: Path) -> dict[str, str]:
-    """Make a bake durable; the sha256 of its files by name."""
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-    return digests
+def mark_lean(folder: Path) -> None:
+    """Have this bake opened lean from now on."""
+    (folder / LEAN_MARK).touch()
 
 
-def session_options(*, baked: bool) -> Any:
-    """Options of every session: one thread, the caller's own. `baked` files are optimised already."""
+def is_lean(folder: Path) -> bool:
+    return (folder / LEAN_MARK).exists()
+
+
+def session_options(*, baked: bool, lean: bool = False) -> Any:
+    """Options of every session: one thread, the caller's own. `baked` files are optimised already.
+
+    `lean`: do not lay out weights anew for the processor's kernels. Opening is then quick, and replicas share the pages of
+    the weights' file; whether runs take longer depends on the model.
+    """
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -75,6 +80,8 @@ def session_options(*, baked: bool) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if baked:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if lean:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 

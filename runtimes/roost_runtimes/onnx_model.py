@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from roost_runtimes.bake import session_options
+from roost_runtimes.bake import is_lean, session_options
 from roost_runtimes.datatypes import BY_ONNX, DATATYPES
 from roost_runtimes.model import Array, Model, ModelError, RunControl, TensorSpec
 
@@ -55,7 +55,8 @@ class OnnxModel(Model):
         """Open the file. `baked`: it was optimised when it was uploaded, so it is loaded as it is."""
         self.name = name
         self.version = version
-        self._session = _open(str(path), session_options(baked=baked))
+        lean = baked and is_lean(Path(path).parent)
+        self._session = _open(str(path), session_options(baked=baked, lean=lean))
         self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
         self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
         self._names = [spec.name for spec in self.outputs]

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_FIRST_POLL_S = 0.002
+
 
 class ModelRemover(Protocol):
     """The part of the registry that a deletion needs."""
@@ -49,7 +51,7 @@ class Deployments:
         poll_s: float = 0.05,
         retry_s: float = 1.0,
     ) -> None:
-        """`poll_s`: how often a rollout asks the engine; `retry_s`: pause after engine or database failed."""
+        """`poll_s`: how often, in the end, a rollout asks the engine; `retry_s`: pause after engine or database failed."""
         self._database = database
         self._registry = registry
         self._engine = engine
@@ -234,8 +236,10 @@ class Deployments:
     async def _watch(self, key: ServiceKey) -> None:
         """Carry the revisions under way to ready or failed; ends when there is nothing left to do."""
         lock = self._locks.setdefault(key, asyncio.Lock())
+        look_again_s = _FIRST_POLL_S
         while True:
-            pause = self._poll_s
+            # Most models are ready within a few hundredths of a second: somebody waits for them.
+            pause = look_again_s = min(self._poll_s, 1.5 * look_again_s)
             async with lock:
                 try:
                     await self._advance(key)

@@ -69,7 +69,7 @@ class PredictApp:
         incoming = sort_headers(scope["headers"])
         request_id = self._steps.request_id(incoming)
         try:
-            if b"%2f" in scope["raw_path"].lower():
+            if b"%2f" in scope.get("raw_path", b"").lower():
                 raise NO_MODEL  # an encoded slash is none: a second reading is how traversals get past checks
             target = self._paths.parse(scope["path"])
             principal = self._authenticator.identify(incoming.authorization, scope["query_string"])

@@ -8,16 +8,17 @@ import asyncio
 import logging
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.exc import IntegrityError
 
 from roost_platform.database.connection import Database
-from roost_platform.domain.errors import Conflict, ModelRejected, Unavailable
+from roost_platform.domain.errors import Conflict, ModelRejected, RoostError, StorageFull, Unavailable
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
 from roost_platform.registry import versions
@@ -75,8 +76,8 @@ class Registry:
         self._located: dict[str, Located] = {}
         self._build_key: str | None = None
         self._sound: set[str] = set()
-        """Digests whose baked model was stored, or is verified, by this process."""
-        self._verifying: set[asyncio.Task[None]] = set()
+        """Digests whose baked model was stored, or is being verified or made anew, by this process."""
+        self._working: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Remove what a crash left: staged files, artifacts without a version, baked models that fit nothing."""
@@ -91,9 +92,9 @@ class Registry:
         await in_thread(self._store.sweep_baked, self._build_key, used)
 
     async def stop(self) -> None:
-        """End the processes that judge files, and wait for what is being verified."""
+        """End the processes that judge files, and wait for what is being sealed or verified."""
         self._checker.close()
-        await asyncio.gather(*self._verifying)
+        await asyncio.gather(*self._working)
 
     async def register(
         self,
@@ -146,18 +147,31 @@ class Registry:
     def locate(self, digest: str) -> Located:
         """The file to open for a digest: baked where this machine has it. Cheap: the answer is remembered.
 
-        A baked model of an earlier run is compared with its digests beside its first load, for no wake should wait for
-        that. Raises Unavailable when the file of a version is gone.
+        A baked model of an earlier run is compared with its digests beside its first load, and a model that has none on
+        this machine is baked then: no wake should wait for either. Raises Unavailable when the file of a version is gone.
         """
         located = self._located.get(digest)
         if located is None:
             located = self._located[digest] = self._find(digest)
-            if located.baked and digest not in self._sound and self._build_key is not None:
+            if self._build_key is not None and digest not in self._sound:
                 self._sound.add(digest)
-                task = asyncio.get_running_loop().create_task(self._verify_baked(digest, self._build_key))
-                self._verifying.add(task)
-                task.add_done_callback(self._verifying.discard)
+                work = self._verify_baked if located.baked else self._bake_again
+                self._beside(work(digest, self._build_key))
         return located
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this while others go on; `stop` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _seal_baked(self, digest: str, build_key: str) -> None:
+        """Nobody waits for the disk: until it is sealed, a baked model is one for this run only."""
+        async with self._digests.hold(digest):
+            try:
+                await in_thread(self._store.seal_baked, digest, build_key)
+            except (StorageFull, OSError) as error:
+                logger.warning("baked_model_not_sealed", extra={"digest": digest, "reason": str(error)})
 
     async def _verify_baked(self, digest: str, build_key: str) -> None:
         """Drop a baked model that is no longer what was stored; its raw file, which has its own digest, is used then."""
@@ -166,6 +180,25 @@ class Registry:
                 logger.warning("baked_model_damaged", extra={"digest": digest})
                 self._reports.pop(digest, None)
                 self._located.pop(digest, None)
+
+    async def _bake_again(self, digest: str, build_key: str) -> None:
+        """Bake a model that was uploaded under another build or processor, or whose bake was lost."""
+        bake_dir = self._staging / f"{uuid4().hex}.baked"
+        try:
+            async with self._digests.hold(digest):
+                path = self._store.locate(digest)
+                if path is None or await in_thread(self._store.was_baked, digest, build_key):
+                    return
+                await in_thread(bake_dir.mkdir, 0o700)
+                report = await self._checker.check(path, bake_dir)
+                if report.build_key == build_key:
+                    await to_the_end(in_thread(self._store.put_baked, bake_dir, digest, build_key))
+                    self._located.pop(digest, None)
+            await self._seal_baked(digest, build_key)
+        except (RoostError, OSError) as error:  # it is served as it was uploaded, as before
+            logger.warning("baking_failed", extra={"digest": digest, "reason": str(error)})
+        finally:
+            await in_thread(shutil.rmtree, bake_dir, ignore_errors=True)
 
     def _find(self, digest: str) -> Located:
         baked = self._store.locate_baked(digest, self._build_key) if self._build_key else None
@@ -190,8 +223,7 @@ class Registry:
                 memory_bytes=report.memory_bytes,
                 created_at=self._clock(),
             )
-            baked_here = bake_dir if fresh and report.baked is not None else None
-            return await to_the_end(self._keep(received.path, baked_here, report, new, quota))
+            return await to_the_end(self._keep(received.path, bake_dir if fresh else None, report, new, quota))
         finally:
             await in_thread(shutil.rmtree, bake_dir, ignore_errors=True)
 
@@ -213,8 +245,8 @@ class Registry:
         """File, then row; a file whose row does not come is taken back."""
         try:
             await in_thread(self._store.put, path, new.digest)
-            if bake_dir is not None and report.baked is not None:
-                await in_thread(self._store.put_baked, bake_dir, new.digest, report.build_key, report.baked)
+            if bake_dir is not None:
+                await in_thread(self._store.put_baked, bake_dir, new.digest, report.build_key)
                 self._sound.add(new.digest)
             version, created = await self._add_row(new, quota)
         except BaseException:
@@ -223,6 +255,8 @@ class Registry:
         self._build_key = report.build_key
         self._remember(new.digest, report)
         self._located.pop(new.digest, None)
+        if bake_dir is not None:
+            self._beside(self._seal_baked(new.digest, report.build_key))
         return Registered(version, created)
 
     async def _add_row(self, new: NewVersion, quota: Quota) -> tuple[Version, bool]:
@@ -253,7 +287,7 @@ class Registry:
         report = self._reports.get(digest)
         if report is None or self._store.locate(digest) is None:
             return None
-        return report if report.baked is None or self._store.locate_baked(digest, report.build_key) else None
+        return report if not report.baked or self._store.locate_baked(digest, report.build_key) else None
 
     def _remember(self, digest: str, report: CheckReport) -> None:
         self._reports[digest] = report

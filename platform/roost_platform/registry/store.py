@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 
 from roost_platform.domain.errors import StorageFull
@@ -47,15 +46,23 @@ class ArtifactStore(ABC):
         """All that is held."""
 
     @abstractmethod
-    def put_baked(self, folder: Path, digest: str, build_key: str, sums: Mapping[str, str]) -> None:
+    def put_baked(self, folder: Path, digest: str, build_key: str) -> None:
         """Take a folder with a baked model away into the store, in place of one that is there. Raises StorageFull.
 
-        `sums`: sha256 of its files by name, which are kept beside them.
+        Until it is sealed it is for this run only: the next `sweep_baked` removes it.
         """
+
+    @abstractmethod
+    def seal_baked(self, digest: str, build_key: str) -> None:
+        """Make a baked model durable, with the digests of its files beside it. Raises StorageFull; gone is fine."""
 
     @abstractmethod
     def locate_baked(self, digest: str, build_key: str) -> Path | None:
         """The baked model to open, its weights beside it, or None when this build has none."""
+
+    @abstractmethod
+    def was_baked(self, digest: str, build_key: str) -> bool:
+        """Whether baking was tried here: what was put may be a folder without a model, for one that cannot be baked."""
 
     @abstractmethod
     def verify_baked(self, digest: str, build_key: str) -> bool:
@@ -63,7 +70,9 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def sweep_baked(self, build_key: str | None, keep: set[str]) -> int:
-        """Remove baked models of other builds (None = whatever the build) and of other artifacts; how many went."""
+        """Remove baked models of other builds (None = whatever the build), of other artifacts, and those that were never
+        sealed; how many went.
+        """
 
 
 class DiskStore(ArtifactStore):
@@ -106,18 +115,32 @@ class DiskStore(ArtifactStore):
     def digests(self) -> set[str]:
         return {file.name for prefix in _entries(self._artifacts) for file in _entries(prefix)}
 
-    def put_baked(self, folder: Path, digest: str, build_key: str, sums: Mapping[str, str]) -> None:
+    def put_baked(self, folder: Path, digest: str, build_key: str) -> None:
         target = self._baked_folder(digest, build_key)
         try:
             _make_durable_folder(target.parent)
-            (folder / BAKED_SUMS).write_text("".join(f"{value}  {name}\n" for name, value in sorted(sums.items())))
             for file in folder.iterdir():
                 file.chmod(0o400)
-                _sync(file)
-            _sync(folder)
             shutil.rmtree(target, ignore_errors=True)
             folder.rename(target)
-            _sync(target.parent)
+        except OSError as error:
+            raise _full_or_same(error) from error
+
+    def seal_baked(self, digest: str, build_key: str) -> None:
+        folder = self._baked_folder(digest, build_key)
+        try:
+            files = sorted(file for file in _entries(folder) if file.name != BAKED_SUMS)
+            for file in files:
+                _sync(file)
+            _sync(folder)
+            unsealed = folder / f"{BAKED_SUMS}.new"
+            unsealed.write_text("".join(f"{_sum_of(file)}  {file.name}\n" for file in files))
+            _sync(unsealed)
+            unsealed.rename(folder / BAKED_SUMS)
+            _sync(folder)
+            _sync(folder.parent)
+        except FileNotFoundError:  # deleted meanwhile, with its model
+            return
         except OSError as error:
             raise _full_or_same(error) from error
 
@@ -125,11 +148,14 @@ class DiskStore(ArtifactStore):
         target = self._baked_folder(digest, build_key) / BAKED_MODEL
         return target if target.exists() else None
 
+    def was_baked(self, digest: str, build_key: str) -> bool:
+        return self._baked_folder(digest, build_key).exists()
+
     def verify_baked(self, digest: str, build_key: str) -> bool:
         folder = self._baked_folder(digest, build_key)
         try:
             lines = (folder / BAKED_SUMS).read_text().splitlines()
-        except FileNotFoundError:  # there is no bake, it goes right now, or it is older than these sums
+        except FileNotFoundError:  # there is no bake, or it goes right now
             return True
         try:
             sound = all(_sum_of(folder / name) == value for value, name in (line.split("  ", 1) for line in lines))
@@ -143,7 +169,8 @@ class DiskStore(ArtifactStore):
         removed = 0
         for build in _entries(self._baked):
             for model in _entries(build):
-                if model.name not in keep or build_key not in (None, build.name):
+                sealed = (model / BAKED_SUMS).exists()
+                if not sealed or model.name not in keep or build_key not in (None, build.name):
                     shutil.rmtree(model, ignore_errors=True)
                     removed += 1
             if build_key not in (None, build.name):

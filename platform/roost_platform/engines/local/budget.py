@@ -18,7 +18,7 @@ class Capacity:
     """Most replicas at once: a bound on what the cores can usefully switch between."""
 
 
-def machine_capacity(*, memory_share: float = 0.8, replicas_per_core: int = 32) -> Capacity:
+def machine_capacity(*, memory_share: float = 0.8, replicas_per_core: int = 64) -> Capacity:
     """A share of what is free now, and a multiple of the cores this process may run on."""
     pages = os.sysconf("SC_AVPHYS_PAGES") + _reclaimable_pages()
     cores = len(os.sched_getaffinity(0))
