@@ -121,8 +121,14 @@ def heading(document: dict[str, Any]) -> list[str]:
         measured_on,
         "",
         "Median (least-most) over the rotations; ratios are of the first column and are taken inside each rotation.",
+        *_sizes(document),
         "A wrong answer or an error ends the run. Servers, replicas and load share the cores: compare ratios, not times.",
     ]
+
+
+def _sizes(document: dict[str, Any]) -> list[str]:
+    sizes = document.get("sizes")
+    return [f"Asleep are {sizes['registered']:,} models; hit at once are {sizes['crowd']}."] if sizes else []
 
 
 def write_between_markers(file: Path, lines: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,14 @@ def main() -> None:
     require_wrk()
     names = _chosen(options.only)
     sizes = QUICK if options.quick else FULL
-    rotations = options.rotations or (2 if options.quick else 5)
+    rotations = options.rotations or (1 if options.quick else 5)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every server is stopped
-    document: dict[str, Any] = {"machine": machine(), "command": _command(), "rotations": rotations}
+    document: dict[str, Any] = {
+        "machine": machine(),
+        "command": _command(),
+        "rotations": rotations,
+        "sizes": asdict(sizes),
+    }
     begun = time.monotonic()
     with ExitStack() as stack:
         bench = _prepare(sizes, names, stack)
@@ -80,7 +86,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a look in about three minutes: little of everything")
-    parser.add_argument("--rotations", type=int, help="how often all is measured (5; 2 with --quick)")
+    parser.add_argument("--rotations", type=int, help="how often all is measured (5; 1 with --quick)")
     parser.add_argument("--only", help=f"measures to run, with commas between: {', '.join(MEASURES)}")
     parser.add_argument("--out", type=Path, help="file for the tables, instead of docs/benchmarks.md")
     return parser.parse_args()

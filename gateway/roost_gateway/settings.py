@@ -36,7 +36,7 @@ class LocalSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ROOST_LOCAL_", frozen=True, env_ignore_empty=True)
 
     spares: int = Field(4, ge=0, le=64)
-    """Processes kept forked ahead for waking models; each holds about 6 MiB."""
+    """Processes kept forked ahead for waking models; each holds about 4 MiB."""
     queue_depth: int = Field(10_000, ge=1)
     """Requests that may wait for one model, as in Knative's activator."""
     start_timeout_s: float = Field(120.0, gt=0)
@@ -50,7 +50,7 @@ class LocalSettings(BaseSettings):
     replicas_per_core: int = Field(64, ge=1)
     """Most replicas per processor core: beyond that, switching between them costs more than it brings."""
     replica_memory_factor: float = Field(4.0, ge=1)
-    """A replica may hold this many times the memory that its model was measured to take on inputs of zeros, …"""
+    """A replica may hold this many times what it is reckoned at (24 MiB and its model as measured on zeros), …"""
     replica_memory_slack_bytes: int = Field(1024 * _MIB, ge=0)
     """… and this much more; together never more than all replicas may hold."""
     answer_bytes: int = Field(256 * _MIB, gt=0, lt=1 << 32)

@@ -1,5 +1,6 @@
 """Everything about an uploaded file that is decided without ONNX Runtime."""
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +21,23 @@ class Inspected:
 
 def inspect_file(path: Path) -> Inspected:
     """Raises Rejected. Neither the bytes nor the parsed model outlive this call."""
-    data = path.read_bytes()
-    model = parse(data)
+    data = _mapped(path)
+    model = parse(memoryview(data))
     check_ir_version(model)
     opsets = opsets_of(model.opset_import, "the model")
     check_graph(model, opsets)
-    if ADDRESS_MARKER in data:
+    if data.find(ADDRESS_MARKER) >= 0:
         raise Rejected("external_data", "the file names memory of the program that loads it")
     return Inspected(
         signature=read_signature(model.graph),
         opset={domain or "ai.onnx": version for domain, version in opsets.items()},
         ir_version=int(model.ir_version),
     )
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    """The file's bytes, without a copy of them."""
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return b""  # nothing that could be mapped
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ)

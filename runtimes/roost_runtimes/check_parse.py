@@ -20,13 +20,13 @@ _OLDEST_IR = 3
 _OLDEST_OPSET = 7  # ONNX Runtime promises no older one; those that it opens it can get wrong without a word
 
 
-def parse(data: bytes) -> onnx.ModelProto:
+def parse(data: memoryview) -> onnx.ModelProto:
     """Read a model without following any reference out of it. Raises Rejected (not_onnx, too_deep)."""
     if not data:
         raise Rejected("not_onnx", "the file is empty")
     if len(data) > _LARGEST_PROTOBUF:
         raise Rejected("not_onnx", "the file is over 2 GB, which no ONNX file without external data can be")
-    if data[4:8] == b"ORTM":
+    if bytes(data[4:8]) == b"ORTM":
         raise Rejected(
             "not_onnx", "the file is in ONNX Runtime's own ORT format; upload the ONNX file it was made from"
         )

@@ -10,6 +10,7 @@ from roost_runtimes.check_file import inspect_file
 from roost_runtimes.check_graph import warm_up_schemas
 from roost_runtimes.check_load import Rehearsal, empty, measure
 from roost_runtimes.onnx_model import OnnxModel
+from roost_runtimes.rehearsal import rehearse
 
 
 def warm_up() -> None:
@@ -17,7 +18,7 @@ def warm_up() -> None:
     build_key()
     warm_up_schemas()
     check_load.warm_up()
-    OnnxModel.touch()
+    rehearse(OnnxModel, requests=1)
 
 
 def check(path: Path, bake_dir: Path | None, *, give_up: Callable[[], None]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _NO_MEMORY = re.compile(
 )
 """How ONNX Runtime and what is under it say that an allocation failed, or was too large to be asked for."""
 
-# An Identity node from float[1] to float[1], opset 13: what `touch` opens.
+# An Identity node from float[1] to float[1], opset 13.
 _SMALLEST = bytes.fromhex(
     "080812003a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02080162"
     "0f0a0179120a0a08080112040a02080142040a00100d"
@@ -51,12 +51,13 @@ class OnnxModel(Model):
 
     platform = "onnxruntime_onnx"
 
-    def __init__(self, path: str | Path, *, name: str, version: str, baked: bool = False) -> None:
-        """Open the file. `baked`: it was optimised when it was uploaded, so it is loaded as it is."""
+    def __init__(self, path: str | Path | bytes, *, name: str, version: str, baked: bool = False) -> None:
+        """Open the file (or its content). `baked`: it was optimised when it was uploaded, so it is loaded as it is."""
         self.name = name
         self.version = version
-        lean = baked and is_lean(Path(path).parent)
-        self._session = _open(str(path), session_options(baked=baked, lean=lean))
+        lean = baked and not isinstance(path, bytes) and is_lean(Path(path).parent)
+        source = path if isinstance(path, bytes) else str(path)
+        self._session = _open(source, session_options(baked=baked, lean=lean))
         self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
         self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
         self._names = [spec.name for spec in self.outputs]
@@ -83,13 +84,10 @@ class OnnxModel(Model):
     def close(self) -> None:
         del self._session
 
-    @staticmethod
-    def touch() -> None:
-        """Open and run the smallest model there is: a process forked ahead then owns the pages that a wake needs."""
-        session = onnxruntime.InferenceSession(
-            _SMALLEST, session_options(baked=False), providers=["CPUExecutionProvider"]
-        )
-        session.run(None, {"x": np.zeros(1, np.float32)})
+    @classmethod
+    def smallest(cls) -> "OnnxModel":
+        """The smallest model there is: `x` FP32[1] to the same `y`. Processes that wait for a model rehearse with it."""
+        return cls(_SMALLEST, name="smallest", version="1")
 
 
 def clean_error(text: str) -> ModelError:
@@ -117,13 +115,13 @@ def _out_of_memory() -> ModelError:
     return ModelError("the model ran out of memory on this input", code="out_of_memory")
 
 
-def _open(path: str, options: Any) -> Any:
+def _open(path: str | bytes, options: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except MemoryError:
         raise ModelError("the model does not fit into memory", code="out_of_memory") from None
     except Exception as error:
-        detail = clean_error(str(error).replace(path, "the file"))
+        detail = clean_error(str(error).replace(str(path), "the file"))
         message = detail.message.replace("the model refused its inputs", "the model cannot be loaded")
         raise ModelError(message, code=detail.code if detail.code == "out_of_memory" else "model_error") from error
 

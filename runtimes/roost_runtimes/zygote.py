@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,6 +25,10 @@ from roost_runtimes import landlock, sandbox
 from roost_runtimes.confinement import ReplicaConfinement, python_folders
 from roost_runtimes.link import Assignment, Confine, ModelFactory, load_factory, serve_link
 from roost_runtimes.logs import configure_logs
+from roost_runtimes.rehearsal import rehearse
+
+_REHEARSED = 20
+"""Python's interpreter specialises code that has run some times; children inherit that too."""
 
 
 def main() -> int:
@@ -38,17 +43,10 @@ def main() -> int:
     _close_inherited(options.control_fd)
     factory = load_factory(options.model_factory)
     python_folders()  # looked for once, not by every child
-    _touch(factory)  # what is made on first use is then there before the fork: a child has a third of its pages to copy
+    rehearse(factory, requests=_REHEARSED)  # a child then has half of the pages to copy
     control = socket.socket(fileno=options.control_fd)
     _serve(control, factory)
     return 0
-
-
-def _touch(factory: ModelFactory) -> None:
-    """Use what a model needs once, where its factory knows how. No session may outlive this: children would inherit it."""
-    touch = getattr(factory, "touch", None)
-    if touch is not None:
-        touch()
 
 
 def _close_inherited(keep: int) -> None:
@@ -139,7 +137,11 @@ def _become_spare(
         sandbox.drop_privileges()
         if not sandbox.forbid_network_and_exec():
             logging.getLogger(__name__).warning("sandbox_unavailable")
-        _touch(factory)
+        rehearse(factory, requests=1)
+        # Once more on a thread, which then leaves its stack and its heap to the one that will run the model.
+        thread = threading.Thread(target=rehearse, args=(factory,), kwargs={"requests": 1})
+        thread.start()
+        thread.join()
         status = serve_link(link, factory, _confinement())
     except BaseException:  # noqa: BLE001 - the child must not unwind into the zygote's loop
         traceback.print_exc()

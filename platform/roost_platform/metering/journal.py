@@ -100,7 +100,8 @@ class Journal:
     ) -> None:
         """Add one call to this turn's batch; the fields are those of UsageEvent, `time_us` since 1970 UTC.
 
-        Mere refusals are summed per minute (`refusals.py`). Then await `written()`, asked for in the same turn, before the last byte of the answer is sent.
+        Mere refusals are summed per minute (`refusals.py`). Then await `written()`, asked for in the same turn, before the
+        last byte of the answer is sent.
         """
         sequence = self._sequence
         requests: tuple[int, ...] = ()

@@ -46,7 +46,7 @@ DEFAULT_RUNTIMES: Mapping[str, str] = {"onnx-cpu": "roost_runtimes.onnx_model:On
 class LocalSettings:
     capacity: Capacity
     spares: int = 4
-    """Processes kept forked ahead; each holds about 6 MiB."""
+    """Processes kept forked ahead; each holds about 4 MiB."""
     queue_depth: int = 10_000
     """Requests that may wait for one revision, as in Knative's activator."""
     start_timeout_s: float = 120.0
