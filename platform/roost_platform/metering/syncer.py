@@ -34,7 +34,10 @@ class Turn(asyncio.Future[None]):
             self.exception()  # counts as seen: whoever did not wait for it does not care
         told, self._told = self._told, []
         for each in told:
-            each(error)
+            try:
+                each(error)
+            except Exception:  # noqa: BLE001 - whoever comes after must be told all the same
+                _log.exception("answer_failed")
 
 
 class Syncer:
