@@ -15,16 +15,19 @@ WARM = "session.run, warm"
 
 _PAUSE_S = 0.5
 """Between two wakes: spares are made again 50 ms after one was taken, and single wakes are what is measured."""
+_MOST_OPEN_MIB = 256
+"""Files kept open in one process: the memory of more, new to the kernel each time, would be what the others are timed by."""
 
 
 def wake(bench: Bench, rotation: int, name: str) -> Round:
     """From a request for a sleeping model to its answer, one model after another."""
     model, count = bench.models[name], bench.sizes.wakes[name]
     body, sleeping = model.bodies[JSON], copies(name, "wake", count)
+    opened = sleeping[: max(2, _MOST_OPEN_MIB * 2**20 // model.file.stat().st_size)]
 
-    def one_by_one(contender: Contender, pause_s: float) -> Figures:
+    def one_by_one(contender: Contender, names: list[str], pause_s: float) -> Figures:
         took = []
-        for copy in sleeping:
+        for copy in names:
             time.sleep(pause_s)
             answer, ms = call_once(contender.target(copy), body)
             check(model, answer, copy)
@@ -34,7 +37,7 @@ def wake(bench: Bench, rotation: int, name: str) -> Round:
     def roost() -> Figures:
         bench.roost.wait_until_asleep(sleeping)
         before = bench.roost.cold_starts()
-        figures = one_by_one(bench.roost, _PAUSE_S)
+        figures = one_by_one(bench.roost, sleeping, _PAUSE_S)
         number, seconds = (now - then for now, then in zip(bench.roost.cold_starts(), before, strict=True))
         if number != count:
             raise RuntimeError(f"{number:g} of {count} calls woke a model")
@@ -44,9 +47,9 @@ def wake(bench: Bench, rotation: int, name: str) -> Round:
     try:
         anew = plain.wait_for_answer(model, [JSON])
         jobs = {
-            FLOOR: lambda: {"samples": bench.run_floor("open", name, count)},
+            FLOOR: lambda: {"samples": bench.run_floor("open", name, len(opened))},
             WARM: lambda: {"median_ms": bench.run_floor("run", name, 1)["p50_ms"]},
-            PLAIN: lambda: one_by_one(plain, 0.05),
+            PLAIN: lambda: one_by_one(plain, opened, 0.05),
             ROOST: roost,
         }
         return take_turns(jobs, rotation) | {PLAIN_ANEW: {"samples": [anew]}}

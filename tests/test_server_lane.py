@@ -4,8 +4,10 @@ The lane is chosen by timing and by bytes, so each test says what must hold of t
 """
 
 import json
+import random
 import threading
 
+import numpy as np
 import pytest
 
 import models_for_tests as models
@@ -23,6 +25,7 @@ def server(tmp_path_factory):
         server.key = server.make_tenant()
         server.deploy(server.key, "one", models.add_one(folder / "one.onnx"), min_scale=1)
         server.deploy(server.key, "slow", models.slow_loop(folder / "slow.onnx"), min_scale=1)
+        server.deploy(server.key, "same", models.identity(folder / "same.onnx", "FP32"), min_scale=1)
         yield server
         assert server.stop() == 0
         assert not server.events("prediction_failed")
@@ -192,3 +195,29 @@ def test_sigterm_lets_a_call_with_a_known_head_finish(tmp_path):
             assert json.loads(answer.body)["model_name"] == "slow"
             stopping.join()
             assert status == [0]
+
+
+@pytest.mark.parametrize("sizes", [(1, 7), (1, 6000), (5000, 200_000), (300_000, 600_000)])
+def test_a_large_body_in_chunks_of_any_size_arrives_whole(server, sizes):
+    chance = random.Random(str(sizes))
+    numbers = np.arange(200_000 if sizes[0] > 1 else 20_000, dtype=np.float32)
+    tensor = {"name": "x", "shape": [len(numbers)], "datatype": "FP32"}
+    tensor["parameters"] = {"binary_data_size": numbers.nbytes}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    rest, chunks = head + numbers.tobytes(), []
+    while rest:
+        cut = chance.randint(*sizes)
+        chunks.append(b"%x\r\n%b\r\n" % (len(rest[:cut]), rest[:cut]))
+        rest = rest[cut:]
+    with Connection(server.port, timeout=60) as connection:
+        lengths = b"inference-header-content-length: %d" % len(head)
+        for _ in range(2):
+            connection.send(
+                request(b"transfer-encoding: chunked", lengths, line=INFER % b"same", key=server.key)
+                + b"".join(chunks)
+                + b"0\r\n\r\n"
+            )
+            answer = connection.answer()
+            assert answer.status == 200, answer.body
+            split = int(answer.headers["inference-header-content-length"])
+            assert np.array_equal(np.frombuffer(answer.body[split:], np.float32), numbers)

@@ -9,26 +9,22 @@
 """
 
 import asyncio
-from collections import deque
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.flow_control import FlowControl
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from roost_gateway.http_bodies import BodyReader
+from roost_gateway.http_transport import GatheringTransport
 from roost_gateway.predict.headers import Incoming, sort_headers
 from roost_gateway.predict.lane import Lane, LaneCall
 from roost_gateway.predict.paths import PREFIX
 from roost_gateway.predict.steps import Answer
 
-_JOIN_BYTES = 1 << 16
 _LANE_BYTES = 1 << 16
 """Larger bodies are read by the application, which bounds them."""
-_WAITING_BYTES = 1 << 20
-"""Of a body that the application has not asked for yet; the client then has to wait."""
 _KNOWN_HEADS = 16
 _KNOWN_BYTES = 2048
-_SMALL_PIECE_BYTES = 4096
 _WITH_BODIES = frozenset({"POST", "PUT", "PATCH"})
 _END_OF_HEAD = b"\r\n\r\n"
 
@@ -56,49 +52,6 @@ class LaneCycle:
         self.disconnected = self.response_started = self.response_complete = False
 
 
-class BodyReader:
-    """A large body on its way to the application: in the pieces that the parser makes, which nobody copies again."""
-
-    def __init__(self, cycle: RequestResponseCycle, flow: FlowControl) -> None:
-        self.cycle = cycle
-        self._flow = flow
-        self._pieces: deque[bytes] = deque()
-        self._small = bytearray()
-        """Small pieces that came after those."""
-        self._waiting_bytes = 0
-
-    def feed(self, piece: bytes) -> None:
-        if len(piece) < _SMALL_PIECE_BYTES:
-            self._small += piece  # a body of a million chunks must not become a million objects
-        else:
-            self._end_small()
-            self._pieces.append(piece)
-        self._waiting_bytes += len(piece)
-        if self._waiting_bytes > _WAITING_BYTES:
-            self._flow.pause_reading()
-        self.cycle.message_event.set()
-
-    async def receive(self) -> Message:
-        """ASGI's."""
-        while not self._waiting_bytes:
-            message = await self.cycle.receive()
-            if not self._waiting_bytes or message["type"] != "http.request":
-                return message  # type: ignore[return-value]
-        if not self._pieces:
-            self._end_small()
-        piece = self._pieces.popleft()
-        self._waiting_bytes -= len(piece)
-        if self._waiting_bytes <= _WAITING_BYTES:
-            self._flow.resume_reading()
-        more = self.cycle.more_body or self._waiting_bytes > 0
-        return {"type": "http.request", "body": piece, "more_body": more}
-
-    def _end_small(self) -> None:
-        if self._small:
-            self._pieces.append(bytes(self._small))
-            self._small.clear()
-
-
 class LaneProtocol(HttpToolsProtocol):
     """HttpToolsProtocol on a transport that gathers what is written within one turn of the event loop."""
 
@@ -119,7 +72,7 @@ class LaneProtocol(HttpToolsProtocol):
         """When the last answer was complete, in the loop's time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -264,55 +217,3 @@ class LaneProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())  # type: ignore[arg-type]
         elif self.flow.read_paused:
             self.flow.resume_reading()
-
-
-class _GatheringTransport:
-    """Delegates everything but writing."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes | bytearray | memoryview] = []
-        # Asked for with every request: found here, they do not take the way through `__getattr__`.
-        self.is_closing = transport.is_closing
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-
-    def write_whole(self, head: list[bytes], body: bytes | bytearray | memoryview) -> None:
-        """A whole answer; it leaves without waiting for the end of the turn."""
-        if self._pieces:
-            self._flush()
-        if len(body) <= _JOIN_BYTES:
-            self._transport.write(b"".join((*head, body)))
-        else:
-            self._transport.write(b"".join(head))
-            self._transport.write(body)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def write_eof(self) -> None:
-        self._flush()
-        self._transport.write_eof()
-
-    def _flush(self) -> None:
-        pieces = self._pieces
-        if not pieces:
-            return
-        self._pieces = []
-        if self._transport.is_closing():
-            return
-        if sum(map(len, pieces)) <= _JOIN_BYTES:
-            self._transport.write(b"".join(pieces))
-        else:
-            for piece in pieces:  # what is large is not copied once more
-                self._transport.write(piece)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

@@ -9,7 +9,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
     """Await `work` so that cancelling the caller cancels nothing inside; the caller is cancelled once it has ended."""
     task = asyncio.ensure_future(work)
     try:

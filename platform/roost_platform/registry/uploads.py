@@ -1,5 +1,6 @@
 """Receiving a file: streamed to the staging folder with its digest, under a size limit, and gone again at the end."""
 
+import asyncio
 import errno
 import hashlib
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from roost_platform.domain.errors import InvalidRequest, StorageFull, TooLarge, Unavailable
-from roost_platform.registry.finishing import in_thread
+from roost_platform.registry.finishing import in_thread, to_the_end
 from roost_platform.registry.sniffing import HEAD_BYTES, refuse_other_formats
 
 _PIECE_BYTES = 1024**2
@@ -64,30 +65,56 @@ async def _stream(
 ) -> int:
     size = 0
     head: bytes | None = b""
-    piece: list[bytes] = []
-    piece_bytes = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > limit_bytes:
-            raise _too_large(limit_bytes)
-        if declared_size is not None and size > declared_size:
-            raise _wrong_length(declared_size)
+    pieces = _Pieces(writer)
+    try:
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+            if declared_size is not None and size > declared_size:
+                raise _wrong_length(declared_size)
+            if head is not None:
+                head += chunk[:HEAD_BYTES]
+                if len(head) >= HEAD_BYTES:
+                    refuse_other_formats(head)
+                    head = None
+            await pieces.take(chunk)
+        if declared_size not in (None, size):
+            raise _wrong_length(declared_size or 0)
         if head is not None:
-            head += chunk[:HEAD_BYTES]
-            if len(head) >= HEAD_BYTES:
-                refuse_other_formats(head)
-                head = None
-        piece.append(chunk)
-        piece_bytes += len(chunk)
-        if piece_bytes >= _PIECE_BYTES:
-            await in_thread(writer.write, piece)
-            piece, piece_bytes = [], 0
-    if declared_size not in (None, size):
-        raise _wrong_length(declared_size or 0)
-    if head is not None:
-        refuse_other_formats(head)
-    await in_thread(writer.write, piece)
+            refuse_other_formats(head)
+        await pieces.write()
+    finally:
+        await pieces.settle()
     return size
+
+
+class _Pieces:
+    """What came in, on its way to the disk: one piece is written while the next one comes."""
+
+    def __init__(self, writer: "_Writer") -> None:
+        self._writer = writer
+        self._chunks: list[bytes] = []
+        self._bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def take(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._bytes += len(chunk)
+        if self._bytes >= _PIECE_BYTES:
+            await self.write()
+
+    async def write(self) -> None:
+        """Begin to write what was taken; waits for what was being written before."""
+        await self.settle()
+        chunks, self._chunks, self._bytes = self._chunks, [], 0
+        self._writing = asyncio.create_task(in_thread(self._writer.write, chunks))
+
+    async def settle(self) -> None:
+        """Wait until nothing is being written. Raises what writing raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await to_the_end(writing)
 
 
 class _Writer:
