@@ -54,7 +54,7 @@ class Campaign:
             await asyncio.sleep(self.chance.uniform(0.0, 0.2))
             if victim == "gateway":
                 await self._kill_gateway()
-                for _ in range(at_start[self.killed["gateway"] - 1]):
+                for _ in range(at_start[self.killed["gateway"]]):
                     await self._kill_at_start()
                 self.server.spawn()
             else:

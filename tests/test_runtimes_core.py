@@ -196,7 +196,8 @@ def test_until_a_run_needs_one_the_process_has_a_single_thread(tmp_path):
 import os, orjson
 from roost_runtimes.core import Core, Request
 from roost_runtimes.onnx_model import OnnxModel
-OnnxModel.touch()
+from roost_runtimes.rehearsal import rehearse
+rehearse(OnnxModel, requests=3)
 core = Core(OnnxModel({str(path)!r}, name="m", version="1"), run_us=10)
 core.warm_up()
 tensor = {{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}}
