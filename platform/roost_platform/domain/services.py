@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.signatures import Signature
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceKey:
-    """A model of a tenant."""
+class ServiceKey(NamedTuple):
+    """A model of a tenant. Like the next one a tuple: both are made, and looked up by, for every call."""
 
     tenant: str
     model: str
@@ -18,8 +18,7 @@ class ServiceKey:
         return f"{self.tenant}/{self.model}"
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionKey:
+class RevisionKey(NamedTuple):
     """One revision of a service; `name` is unique within the service, e.g. `iris-00001`."""
 
     service: ServiceKey

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from roost_platform.domain.errors import RoostError
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
@@ -12,8 +13,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Header pairs as on the wire; names in lower case."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     """One request for a replica; the body is whole, in the pieces it arrived in, so that nothing is joined."""
 
     method: str
