@@ -1,9 +1,12 @@
 """Runs in threads: slots, the queue's bound, cancellation, closing."""
 
 import asyncio
+import threading
+import time
 
 import models_for_tests as models
 from roost_runtimes.core import Core, Limits
+from roost_runtimes.model import Model, TensorSpec
 from roost_runtimes.onnx_model import OnnxModel
 from runtime_cores import Gauge, get, infer_request, outputs, submit
 
@@ -98,3 +101,38 @@ async def test_closing_answers_everything():
     await asyncio.to_thread(model.started.acquire)
     core.close()
     assert [answer.status for answer in await asyncio.gather(*answers)] == [499] * 3
+
+
+class Mixed(Model):
+    """x -> x: computes for 0.3 ms; when x is negative it also waits for 3 ms, as if another process had the core."""
+
+    platform = "test"
+
+    def __init__(self) -> None:
+        self.name, self.version = "m", "1"
+        self.inputs = self.outputs = [TensorSpec("x", "FP32", (-1,))]
+        self.threads: set[int] = set()
+
+    def run(self, feeds, outputs=None, control=None):
+        self.threads.add(threading.get_ident())
+        end = time.thread_time_ns() + 300_000
+        while time.thread_time_ns() < end:
+            pass
+        if feeds["x"][0] < 0:
+            time.sleep(0.003)
+        return [feeds["x"]]
+
+    def warm_up(self):
+        pass
+
+
+async def test_time_that_others_took_does_not_send_a_quick_model_to_threads():
+    """Also late in a turn in which much was computed: a run's share of that is its own alone."""
+    model = Mixed()
+    core = Core(model, slots=2, run_us=300)
+    core.warm_up()
+    for _ in range(8):
+        answers = [submit(core, infer_request([float(x)]))[1] for x in (1, 1, 1, 1, 1, 1, -1, -1)]
+        core.pump()
+        await asyncio.gather(*answers)
+    assert model.threads == {threading.get_ident()}
