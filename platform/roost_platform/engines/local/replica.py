@@ -105,6 +105,7 @@ class Replica(FrameProtocol):
         self._heads: dict[tuple[str, str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
         self._pulse = Pulse()
         self._ready: asyncio.Future[None] = self._loop.create_future()
+        self.on_ready: Callable[[Replica], None] = _nothing
         self.on_slot_free: Callable[[Replica], None] = _nothing
         self.on_gone: Callable[[Replica], None] = _nothing
         self.on_asks_to_drain: Callable[[Replica], None] = _nothing
@@ -120,14 +121,13 @@ class Replica(FrameProtocol):
         self.send_frame(Kind.ASSIGN, meta=orjson.dumps({**assignment, "answer_bytes": answer_bytes}))
         self.flush()
 
-    async def wait_ready(self, timeout_s: float) -> bool:
-        """True once it serves; False when it failed, died or took longer (then `failure` says why)."""
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Until it serves, failed or died. One that takes longer is killed, and `failure` says why."""
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), timeout_s)
         except TimeoutError:
             self.failure = ("StartTimeout", f"the model was not ready within {timeout_s:g} s")
             self.kill()
-        return self.state is State.READY
 
     def call(self, request: UpstreamRequest, deadline: float, done: Done) -> Call:
         """Send one request; the slot was taken by the caller and is given back here when the answer is in."""
@@ -231,6 +231,7 @@ class Replica(FrameProtocol):
             self.was_ready = True
             self.idle_since = self.ready_since = self._loop.time()
             self.ready_at = perf_counter()
+            self.on_ready(self)  # at once: somebody waits
         self._ready.set_result(None)
 
     def _answer(self, status: int, frame_id: int, meta: Buffer, body: Buffer) -> None:

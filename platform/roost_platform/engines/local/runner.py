@@ -215,6 +215,7 @@ class Runner:
         try:
             path, baked = self._locate(self.revision.digest)
             replica = await self._zygote.take()
+            replica.on_ready = self._became_ready
             replica.on_slot_free = self._slot_free
             replica.on_gone = self._gone
             replica.on_asks_to_drain = self._drain_and_replace
@@ -230,8 +231,8 @@ class Runner:
             self._starting -= 1
         if failure is not None:
             self._failed(*failure)
-        elif replica is not None and await replica.wait_ready(self._settings.start_timeout_s):
-            self._became_ready(replica)
+        elif replica is not None:
+            await replica.wait_ready(self._settings.start_timeout_s)
 
     def _assignment(self, path: Path, *, baked: bool) -> dict[str, object]:
         return {
