@@ -307,3 +307,10 @@ def checkers() -> list[Process]:
 
 def zygotes(processes: list[Process]) -> list[Process]:
     return [process for process in processes if process.name == "roost-checks"]
+
+
+async def test_words_of_a_file_do_not_reach_a_terminal_as_more_than_text(places, impostor):
+    script = 'print(json.dumps({"ok": False, "code": "load_failed", "message": "a \\x1b[2J b\\n\\u202e", "field": "\\x07x"}))'
+    with pytest.raises(ModelRejected) as raised:
+        await impostor("import json; " + script).check(*places)
+    assert (raised.value.message, raised.value.field) == ("a ?[2J b??", "?x")

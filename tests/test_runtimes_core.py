@@ -257,3 +257,13 @@ def test_content_types(core: Core, content_type, status):
 def test_infinite_values_are_null(tmp_path):
     core = Core(OnnxModel(models.infinite(tmp_path / "m.onnx"), name="m", version="1"), run_us=10)
     assert outputs(ask(core, infer_request([0.0, 2.0]))) == {"y": [None, 0.5]}
+
+
+def test_a_model_whose_input_no_array_can_have_loads_and_refuses_what_comes(tmp_path):
+    """Its shape overflows what numpy takes: nothing can be tried ahead, and nobody can call it, but it harms nothing."""
+    path = models.identity(tmp_path / "m.onnx", "FP32", (2**40, 2**20))
+    core = Core(OnnxModel(path, name="m", version="1"), slots=1)
+    core.warm_up()
+    assert core.ready
+    refused = ask(core, infer_request([1.0]))
+    assert refused.status == 400

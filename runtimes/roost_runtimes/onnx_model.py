@@ -79,7 +79,11 @@ class OnnxModel(Model):
         return OnnxControl()
 
     def warm_up(self) -> None:
-        self.run({spec.name: _zeros(spec) for spec in self.inputs})
+        try:
+            zeros = {spec.name: _zeros(spec) for spec in self.inputs}
+        except (ValueError, MemoryError):  # a shape that no array can have, or none that fits here
+            raise ModelError("an input of zeros cannot be made", code="invalid_input") from None
+        self.run(zeros)
 
     def close(self) -> None:
         del self._session

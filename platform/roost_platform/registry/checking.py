@@ -194,7 +194,12 @@ def _refusal(verdict: dict[str, Any]) -> ModelRejected:
     code, message, field = verdict.get("code"), verdict.get("message"), verdict.get("field")
     if code not in _CODES or not isinstance(message, str):
         return _crashed()
-    return ModelRejected(message[:1000], code=code, field=field[:200] if isinstance(field, str) else None)
+    return ModelRejected(_shown(message, 1000), code=code, field=_shown(field, 200) if isinstance(field, str) else None)
+
+
+def _shown(text: str, longest: int) -> str:
+    """Words of a file may be in it: nothing that a terminal or a log would take for more than text."""
+    return "".join(character if character.isprintable() else "?" for character in text[:longest])
 
 
 def _crashed() -> ModelRejected:
