@@ -26,7 +26,7 @@ from roost_platform.domain.services import (
     TrafficTarget,
 )
 from roost_platform.engines.local.budget import BASE_REPLICA_BYTES, Budget, Capacity, machine_capacity, replica_bytes
-from roost_platform.engines.local.engine import SWEEP_S, LocalEngine, LocalSettings
+from roost_platform.engines.local.engine import LocalEngine, LocalSettings
 from roost_platform.engines.port import UpstreamRequest
 
 MIB = 1024**2
@@ -391,25 +391,3 @@ async def test_a_file_that_changed_on_disk_is_not_served(machine: MakeMachine):
     here._artifacts[revision.digest].write_text('{"answer": 2}')
     with pytest.raises(Unavailable, match="sha256"):
         await here.ask("one")
-
-
-async def test_the_loops_of_an_engine_never_run_more_often_than_they_should(tmp_path: Path):
-    class Counting(LocalEngine):
-        def __init__(self) -> None:
-            super().__init__(
-                locate=lambda digest: (tmp_path / digest, False),
-                settings=LocalSettings(capacity=Capacity(1 << 30, 1), spares=0, runtimes={}),
-            )
-            self.sweeps = 0
-
-        def sweep(self) -> None:
-            self.sweeps += 1
-
-    engine = Counting()
-    begin = asyncio.get_running_loop().time()
-    await engine.start()
-    while engine.sweeps < 5:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    ran = asyncio.get_running_loop().time() - begin
-    await engine.stop()
-    assert engine.sweeps <= ran / SWEEP_S + 1

@@ -42,7 +42,7 @@ async def test_a_chunked_body_is_refused_when_it_passes_the_limit(path: PredictP
     heard = await path.call(pieces=[b"x" * 400] * 100, declared=None)
     assert heard.refusal == (413, "body_too_large")
     assert not path.engine.seen
-    assert path.app.inflight == 0
+    assert path.figures.inflight == 0
 
 
 @pytest.mark.parametrize("declared", [b"+5", b"-1", b"5 5", b"0x5", b"\xb2", b"abc"])
@@ -62,7 +62,7 @@ async def test_p13_a_client_that_leaves_before_its_body_is_whole_is_recorded_onc
     assert heard.status == 0, "there is nobody to answer"
     assert path.outcomes() == [("cancelled", 499)]
     assert not path.engine.seen
-    assert path.app.inflight == 0
+    assert path.figures.inflight == 0
 
 
 async def test_p13_a_client_that_leaves_while_the_model_runs_frees_its_slot(path: PredictPath):
@@ -82,7 +82,7 @@ async def test_p13_a_client_that_leaves_while_the_model_runs_frees_its_slot(path
     assert (await call).status == 0
     assert path.engine.ended == ["CancelledError"]
     assert path.engine.active == 0
-    assert path.app.inflight == 0
+    assert path.figures.inflight == 0
 
     async def quick(request):
         return json_response({})
@@ -141,4 +141,4 @@ async def test_no_slot_is_lost_however_calls_end(path: PredictPath):
         assert (await path.call(pieces=[BODY])).refusal == (500, "internal")
     path.engine.answer = type(path.engine)().answer
     assert [heard.status for heard in await asyncio.gather(*(path.call() for _ in range(5)))] == [200] * 5
-    assert path.app.inflight == 0
+    assert path.figures.inflight == 0

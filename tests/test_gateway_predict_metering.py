@@ -138,7 +138,7 @@ async def test_k6_a_call_ends_at_the_models_timeout_and_is_recorded_as_failed(pa
     assert heard.refusal == (504, "deadline_exceeded")
     assert 1.0 <= time.monotonic() - begin < 1.5
     assert path.outcomes() == [("platform_error", 504)]
-    assert path.app.inflight == 0
+    assert path.figures.inflight == 0
 
 
 async def test_a_thousand_calls_at_once_are_a_thousand_events(path: PredictPath):
@@ -158,7 +158,7 @@ async def test_a_call_whose_usage_cannot_be_stored_is_not_answered_and_not_charg
         assert heard.refusal == (507, "storage_full")
         assert b"iris" not in heard.body
         assert not path.events()
-        assert path.app.inflight == 0
+        assert path.figures.inflight == 0
         assert path.journal.failures == 1
 
 
@@ -168,4 +168,4 @@ async def test_a_client_that_leaves_while_usage_cannot_be_stored_harms_nobody(tm
     async with predict_path(tmp_path, journal_limit=0) as path:
         await path.call(pieces=[b"x"], declared=b"500", stall=gone)
         assert not path.events()
-        assert path.app.inflight == 0
+        assert path.figures.inflight == 0

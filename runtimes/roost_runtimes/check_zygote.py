@@ -8,7 +8,6 @@ goes away, so does the zygote, and the kernel ends its children with it.
 """
 
 import argparse
-import gc
 import json
 import os
 import select
@@ -25,6 +24,7 @@ from roost_runtimes import sandbox
 from roost_runtimes.bake import quiet_environment
 from roost_runtimes.check import judge, say
 from roost_runtimes.check_limits import limit_this_process
+from roost_runtimes.forking import prepare_to_fork
 
 Judge = Callable[[dict[str, Any], int], None]
 """Judges a job in the child and writes its verdict to the descriptor."""
@@ -76,17 +76,7 @@ class _Zygote:
 
     def serve(self) -> None:
         """Until the gateway closes its end."""
-        woken, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        # Ctrl-C and a service manager's SIGTERM reach everybody; the gateway decides when it is over.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        threads = sum(1 for _ in Path("/proc/self/task").iterdir())
-        if threads != 1:
-            raise SystemExit(f"a zygote must have one thread, this one has {threads}: forking it would not be safe")
-        gc.collect()
-        gc.freeze()  # keeps the collector's marks off pages that children share
+        woken, wakeup = prepare_to_fork()
         self._tell({"ready": os.getpid()})
         while True:
             readable, _, _ = select.select([self._control.fileno(), woken], [], [])

@@ -7,7 +7,6 @@ the child ended. When the engine goes away, so does the zygote, and the kernel e
 """
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from roost_runtimes import landlock, sandbox
 from roost_runtimes.confinement import ReplicaConfinement, python_folders
+from roost_runtimes.forking import prepare_to_fork
 from roost_runtimes.link import Assignment, Confine, ModelFactory, load_factory, serve_link
 from roost_runtimes.logs import configure_logs
 from roost_runtimes.rehearsal import rehearse
@@ -56,17 +56,7 @@ def _close_inherited(keep: int) -> None:
 
 
 def _serve(control: socket.socket, factory: ModelFactory) -> None:
-    wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    # Ctrl-C and a service manager's SIGTERM reach the whole group; the engine decides when it is over.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threads = sum(1 for _ in Path("/proc/self/task").iterdir())
-    if threads != 1:
-        raise SystemExit(f"a zygote must have one thread, this one has {threads}: forking it would not be safe")
-    gc.collect()
-    gc.freeze()  # keeps the collector's marks off pages that children share
+    wakeup_read, wakeup_write = prepare_to_fork()
     in_force = {"seccomp": sandbox.can_filter(), "landlock": landlock.abi()}
     control.send(json.dumps({"zygote": os.getpid(), "in_force": in_force}).encode())
     while True:

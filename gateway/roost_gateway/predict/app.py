@@ -61,10 +61,6 @@ class PredictApp:
         self.watch = Watch()
         self.lane = Lane(steps=self._steps, paths=self._paths, authenticator=authenticator, engine=engine)
 
-    @property
-    def inflight(self) -> int:
-        return self._figures.inflight
-
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         incoming = sort_headers(scope["headers"])
         request_id = self._steps.request_id(incoming)
