@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roost_platform.domain.errors import InvalidRequest
-from roost_platform.domain.scaling import OPTION_NAMES, Metric, ScalingPolicy, option_name
+from roost_platform.domain.scaling import OPTION_NAMES, Autoscaler, Metric, ScalingPolicy, option_name
 
 RANGES = {
     "min-scale": (0, 1000),
@@ -30,7 +30,7 @@ POLICIES = st.builds(
     max_scale=st.sampled_from([0, 5, 1000]),
     initial_scale=st.integers(1, 1000),
     activation_scale=st.integers(1, 1000),
-    metric=st.sampled_from(Metric),
+    metric=st.sampled_from([Metric.CONCURRENCY, Metric.RPS]),
     target=st.none() | st.floats(0.01, 1e9),
     target_utilization_percentage=st.floats(1, 100),
     container_concurrency=st.integers(0, 1000),
@@ -44,7 +44,7 @@ POLICIES = st.builds(
 
 
 def test_options_are_spelled_as_in_knative():
-    assert set(OPTION_NAMES) == {*RANGES, "metric"}
+    assert set(OPTION_NAMES) == {*RANGES, "metric", "class"}
     assert option_name("scale_to_zero_pod_retention_period_s") == "scale-to-zero-pod-retention-period"
     assert len(OPTION_NAMES) == len(fields(ScalingPolicy))
 
@@ -55,6 +55,7 @@ def test_the_defaults_are_knatives():
         "max-scale": 0,
         "initial-scale": 1,
         "activation-scale": 1,
+        "class": "kpa",
         "metric": "concurrency",
         "target": None,
         "target-utilization-percentage": 70,
@@ -117,7 +118,22 @@ def test_an_unknown_option_is_not_echoed_at_length():
     assert caught.value.field == "x" * 64
 
 
-@pytest.mark.parametrize("value", ["cpu", 1, [], {}])
+def test_hpa_goes_with_its_own_metrics_and_never_sleeps():
+    policy = ScalingPolicy().with_changes({"class": "hpa", "metric": "cpu", "min-scale": 1, "target": 80})
+    assert (policy.autoscaler, policy.metric) == (Autoscaler.HPA, Metric.CPU)
+    assert ScalingPolicy.from_json(policy.to_json()) == policy
+    for options, field in (
+        ({"class": "hpa", "min-scale": 1}, "metric"),
+        ({"metric": "memory"}, "metric"),
+        ({"class": "hpa", "metric": "cpu"}, "min-scale"),
+        ({"class": "keda"}, "class"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            ScalingPolicy().with_changes(options)
+        assert (caught.value.field, caught.value.code) == (field, "invalid_scaling_policy")
+
+
+@pytest.mark.parametrize("value", ["disk", 1, [], {}])
 def test_an_unknown_metric_is_refused(value):
     with pytest.raises(InvalidRequest, match="metric must be one of concurrency, rps") as caught:
         ScalingPolicy().with_changes({"metric": value})

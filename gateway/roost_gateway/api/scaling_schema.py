@@ -1,15 +1,16 @@
 """The scaling options as JSON schema, made from the domain's policy so that the two cannot disagree."""
 
+from enum import StrEnum
 from typing import Any
 
-from roost_platform.domain.scaling import OPTION_NAMES, Metric, ScalingPolicy
+from roost_platform.domain.scaling import OPTION_NAMES, ScalingPolicy
 
 EXAMPLE: dict[str, Any] = {"min-scale": 1, "max-scale": 5, "target": 10}
 
 
 def _option_schema(value: Any) -> dict[str, Any]:
-    if isinstance(value, Metric):
-        return {"type": "string", "enum": list(Metric)}
+    if isinstance(value, StrEnum):
+        return {"type": "string", "enum": list(type(value))}
     return {"type": "integer" if isinstance(value, int) else "number"}
 
 

@@ -73,6 +73,7 @@ class Deployments:
             self._directory.put_route(route)
             if route.records:  # a model without revisions is an upload that was cut off before its deployment
                 await self._apply(route)
+        self._engine.complete()
 
     async def stop(self) -> None:
         """End all watching; rollouts carry on at the next start."""
@@ -107,7 +108,9 @@ class Deployments:
 
     async def scale(self, key: ServiceKey, options: Mapping[str, Any]) -> ScalingPolicy:
         """Change the scaling policy (None = back to default). Raises NotFound, InvalidRequest naming the option."""
-        route = await self._exclusively(key, partial(self._change, key, store.change_scaling, options))
+        route = await self._exclusively(
+            key, partial(self._change, key, store.change_scaling, options, self._engine.check)
+        )
         return route.service.scaling
 
     async def delete(self, key: ServiceKey) -> None:
@@ -146,7 +149,7 @@ class Deployments:
     async def _deploy(self, key: ServiceKey, wish: store.Wish) -> RevisionRecord:
         self.check_accepts(key)
         try:
-            route, name = await self._database.write(store.add_revision, key, wish, self._clock())
+            route, name = await self._database.write(store.add_revision, key, wish, self._clock(), self._engine.check)
         except NotFound as error:
             raise Conflict("the model was deleted while this version was uploaded", code="model_deleted") from error
         await self._publish(route)
@@ -154,10 +157,10 @@ class Deployments:
         assert record is not None
         return record
 
-    async def _change(self, key: ServiceKey, work: Callable[..., Route], argument: Any) -> Route:
+    async def _change(self, key: ServiceKey, work: Callable[..., Route], *arguments: Any) -> Route:
         if key in self._deleting:
             raise NotFound("no such model")
-        route = await self._database.write(work, key, argument)
+        route = await self._database.write(work, key, *arguments)
         await self._publish(route)
         return route
 

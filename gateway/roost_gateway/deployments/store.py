@@ -4,7 +4,7 @@ The database is the truth about rollouts. Whatever moment a gateway dies at, the
 next one can carry on from: a revision is deploying, ready or failed, and traffic goes to ready revisions only.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,17 +51,21 @@ def load_route(connection: Connection, key: ServiceKey) -> Route | None:
     return _route(row, [_record(r) for r in found])
 
 
-def add_revision(connection: Connection, key: ServiceKey, wish: Wish, now: datetime) -> tuple[Route, str]:
+def add_revision(
+    connection: Connection, key: ServiceKey, wish: Wish, now: datetime, check: Callable[[ScalingPolicy], None]
+) -> tuple[Route, str]:
     """Make a revision for the wish, state deploying, and return its name; traffic stays as it is.
 
     A revision that is the same and did not fail is taken instead; one that failed is left as it is and tried again
-    under a new name. Raises NotFound when there is no such version, InvalidRequest for the scaling options.
+    under a new name. Raises NotFound when there is no such version, InvalidRequest for the scaling options, and what
+    `check` raises for the policy that they make.
     """
     route = _existing(connection, key)
     if not _has_version(connection, key, wish.version):
         raise NotFound("no such version")
     scaling = route.service.scaling.with_changes(wish.scaling_options)
     if scaling != route.service.scaling:
+        check(scaling)
         _change_model(connection, key, scaling=scaling.to_json())
     same = _same(route.records, wish)
     if same is not None:
@@ -137,10 +141,13 @@ def roll_back(connection: Connection, key: ServiceKey, version: int) -> Route:
     return _existing(connection, key)
 
 
-def change_scaling(connection: Connection, key: ServiceKey, options: Mapping[str, Any]) -> Route:
-    """Raises NotFound, or InvalidRequest naming the option."""
-    route = _existing(connection, key)
-    _change_model(connection, key, scaling=route.service.scaling.with_changes(options).to_json())
+def change_scaling(
+    connection: Connection, key: ServiceKey, options: Mapping[str, Any], check: Callable[[ScalingPolicy], None]
+) -> Route:
+    """Raises NotFound, InvalidRequest naming the option, and what `check` raises for the policy that they make."""
+    scaling = _existing(connection, key).service.scaling.with_changes(options)
+    check(scaling)
+    _change_model(connection, key, scaling=scaling.to_json())
     return _existing(connection, key)
 
 

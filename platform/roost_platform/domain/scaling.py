@@ -8,11 +8,26 @@ from typing import Any, Self
 from roost_platform.domain.errors import InvalidRequest
 
 
+class Autoscaler(StrEnum):
+    """Which autoscaler decides (`class`): Knative's own, or Kubernetes' HorizontalPodAutoscaler, which never sleeps."""
+
+    KPA = "kpa"
+    HPA = "hpa"
+
+
 class Metric(StrEnum):
-    """What the autoscaler counts: requests in flight, or requests per second."""
+    """What the autoscaler counts: requests in flight or per second; under HPA, the share of cores or memory in use."""
 
     CONCURRENCY = "concurrency"
     RPS = "rps"
+    CPU = "cpu"
+    MEMORY = "memory"
+
+
+_METRICS = {
+    Autoscaler.KPA: (Metric.CONCURRENCY, Metric.RPS),
+    Autoscaler.HPA: (Metric.CPU, Metric.MEMORY),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +45,13 @@ class ScalingPolicy:
     """Replicas that a new version must have ready before it takes traffic. Range 1 to 1000."""
     activation_scale: int = 1
     """Replicas to start when waking from zero. Range 1 to 1000."""
+    autoscaler: Autoscaler = Autoscaler.KPA
+    """Spelt `class`: `kpa`, or `hpa` where the engine stands on Kubernetes; that needs a min-scale of at least 1."""
     metric: Metric = Metric.CONCURRENCY
-    """What `target` counts."""
+    """What `target` counts; `cpu` and `memory` go with `hpa`, the others with `kpa`."""
     target: float | None = None
-    """Aim per replica; None = 100 in flight (or container-concurrency), or 200 requests/s. At least 0.01."""
+    """Aim per replica; None = 100 in flight (or container-concurrency), or 200 requests/s; of cpu the percent of what is
+    requested (80), of memory MiB. At least 0.01."""
     target_utilization_percentage: float = 70.0
     """Share of `target` at which another replica is wanted. Range 1 to 100."""
     container_concurrency: int = 0
@@ -65,6 +83,16 @@ class ScalingPolicy:
                 f"min-scale ({self.min_scale}) must not exceed max-scale ({self.max_scale})",
                 code="invalid_scaling_policy",
                 field="min-scale",
+            )
+        if self.metric not in _METRICS[self.autoscaler]:
+            raise InvalidRequest(
+                f"with class {self.autoscaler}, metric must be one of {', '.join(_METRICS[self.autoscaler])}",
+                code="invalid_scaling_policy",
+                field="metric",
+            )
+        if self.autoscaler is Autoscaler.HPA and not self.min_scale:
+            raise InvalidRequest(
+                "class hpa cannot sleep: set min-scale to 1 or more", code="invalid_scaling_policy", field="min-scale"
             )
 
     def with_changes(self, options: Mapping[str, Any]) -> Self:
@@ -107,12 +135,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "scale_to_zero_pod_retention_period_s": (0, 3600),
     "timeout_s": (1, 3600),
 }
+_WORDS: dict[str, type[StrEnum]] = {"metric": Metric, "autoscaler": Autoscaler}
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(ScalingPolicy)}
 
 
 def option_name(field_name: str) -> str:
-    """The Knative spelling of a field: `window_s` is `window`, `min_scale` is `min-scale`."""
-    return field_name.removesuffix("_s").replace("_", "-")
+    """The Knative spelling of a field: `window_s` is `window`, `min_scale` is `min-scale`, `autoscaler` is `class`."""
+    return "class" if field_name == "autoscaler" else field_name.removesuffix("_s").replace("_", "-")
 
 
 _FIELD_OF = {option_name(f.name): f.name for f in fields(ScalingPolicy)}
@@ -120,10 +149,11 @@ OPTION_NAMES: tuple[str, ...] = tuple(_FIELD_OF)
 
 
 def _read(name: str, option: str, value: Any) -> Any:
-    if name == "metric":
-        if value in list(Metric):
-            return Metric(value)
-        raise InvalidRequest(f"metric must be one of {', '.join(Metric)}", code="invalid_scaling_policy", field=option)
+    words = _WORDS.get(name)
+    if words is not None:
+        if value in list(words):
+            return words(value)
+        raise InvalidRequest(f"{option} must be one of {', '.join(words)}", code="invalid_scaling_policy", field=option)
     kind = float if name in ("target", "target_utilization_percentage") or name.startswith("panic") else int
     try:
         number = kind(value)

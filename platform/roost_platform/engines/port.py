@@ -6,7 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from roost_platform.domain.errors import RoostError
+from roost_platform.domain.errors import InvalidRequest, RoostError
+from roost_platform.domain.scaling import Autoscaler, ScalingPolicy
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -87,6 +88,9 @@ class EngineFigures:
 class Engine(ABC):
     """Runs revisions. All methods are safe to call at any time between `start` and `stop`."""
 
+    runtimes: tuple[str, ...] = ("onnx-cpu",)
+    """What a version may be deployed with here, the default first."""
+
     @abstractmethod
     async def start(self) -> None:
         """Take over what this engine runs; returns when leases can be asked for."""
@@ -102,6 +106,18 @@ class Engine(ABC):
         Idempotent. Returns when the wish is handed over, not when it is true: `status` tells. A revision that is new
         here is started at its initial scale once, so that `status` can say whether it works.
         """
+
+    def check(self, scaling: ScalingPolicy) -> None:
+        """Raises InvalidRequest, naming the option, for a policy that this engine cannot follow."""
+        if scaling.autoscaler is not Autoscaler.KPA:
+            raise InvalidRequest(
+                "class must be kpa here: hpa needs an engine on Kubernetes",
+                code="invalid_scaling_policy",
+                field="class",
+            )
+
+    def complete(self) -> None:  # noqa: B027 - an engine whose replicas never outlive it has nothing to do here
+        """Every service there is has been applied since `start`: what else this engine finds running is nobody's."""
 
     @abstractmethod
     async def delete(self, key: ServiceKey) -> None:
