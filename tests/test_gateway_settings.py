@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from roost_gateway.settings import LimitSettings, LocalSettings, MeteringSettings, Settings
+from roost_gateway.engine_settings import LocalSettings
+from roost_gateway.settings import LimitSettings, MeteringSettings, Settings
 from roost_platform.domain.errors import InvalidRequest
 
 KEY = "k" * 24

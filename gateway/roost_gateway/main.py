@@ -8,17 +8,13 @@ import json
 import logging
 import os
 import secrets
-import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import uvicorn
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,22 +25,22 @@ from roost_gateway.access.tenants import Tenants
 from roost_gateway.api.app import create_api
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.door import Door
-from roost_gateway.http_guard import GuardedProtocol, check_all
+from roost_gateway.engines import local_engine
 from roost_gateway.logs import configure_logs
 from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
+from roost_gateway.operator_key import operator_key
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.lane import Lane
-from roost_gateway.settings import LimitSettings, LocalSettings, Settings
+from roost_gateway.server import listen, make_server, stop_on_signals, url_of
+from roost_gateway.settings import Settings
 from roost_platform.billing.prices import PriceBooks, default_price_books, load_price_books
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.lock import DataFolder
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.errors import RoostError
-from roost_platform.domain.tenants import hash_secret, make_secret
-from roost_platform.engines.local.budget import Capacity, ReplicaLimits, machine_capacity
-from roost_platform.engines.local.engine import LocalEngine
-from roost_platform.engines.local.engine import LocalSettings as EngineSettings
+from roost_platform.domain.tenants import hash_secret
+from roost_platform.engines.port import Engine
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.checking import Checker
@@ -85,27 +81,11 @@ def _give_up(sentence: str) -> NoReturn:
 
 
 async def _serve(settings: Settings) -> None:
-    with contextlib.closing(_listen(settings)) as listener:
-        url = settings.public_url or _url_of(listener)
+    with contextlib.closing(listen(settings.host, settings.port)) as listener:
+        url = settings.public_url or url_of(listener)
         async with platform(settings, url=url) as app:
-            server = _Server(
-                uvicorn.Config(
-                    app.door,
-                    http=partial(GuardedProtocol, lane=app.lane),  # type: ignore[arg-type]
-                    ws="none",
-                    loop="none",
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    proxy_headers=False,
-                    timeout_keep_alive=75,
-                    timeout_graceful_shutdown=int(settings.grace_s),
-                    backlog=2048,
-                ),
-                limits=settings.limits,
-            )
-            _stop_on_signals(server, app)
+            server = make_server(app.door, lane=app.lane, grace_s=settings.grace_s, limits=settings.limits)
+            stop_on_signals([server], before=app.not_serving)
             (settings.data / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
             # What is there now stays: a full collection that walks it would stop every call for a tenth of a second.
             gc.collect()
@@ -116,7 +96,7 @@ async def _serve(settings: Settings) -> None:
             try:
                 await server.serve(sockets=[listener])
             finally:
-                app.serving = False
+                app.not_serving()
 
 
 class Platform:
@@ -126,6 +106,9 @@ class Platform:
         self.serving = False
         self.door: Door
         self.lane: Lane
+
+    def not_serving(self) -> None:
+        self.serving = False
 
 
 @asynccontextmanager
@@ -149,7 +132,7 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             return located.path, located.baked
 
         # The runtime imports its libraries while the database is opened: on two cores that costs a restart nothing.
-        engine = LocalEngine(locate=locate, settings=_engine_settings(settings.local))
+        engine = local_engine(settings.local, locate)
         engine_start = asyncio.create_task(engine.start())
         stack.push_async_callback(_give_up_start, engine, engine_start)
 
@@ -162,7 +145,7 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         authenticator = Authenticator(
             directory=directory,
             database=database,
-            operator_key_hash=hash_secret(_operator_key(settings)),
+            operator_key_hash=hash_secret(operator_key(settings)),
             clock=_now,
         )
 
@@ -223,75 +206,6 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         yield running
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: it re-raises the signal when done, before our own parts have stopped."""
-
-    def __init__(self, config: uvicorn.Config, *, limits: LimitSettings) -> None:
-        super().__init__(config)
-        self._limits = limits
-
-    async def on_tick(self, counter: int) -> bool:
-        if counter % 10 == 0:  # ten ticks are a second
-            check_all(self.server_state.connections, asyncio.get_running_loop().time(), self._limits)
-        return await super().on_tick(counter)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _stop_on_signals(server: uvicorn.Server, app: Platform) -> None:
-    def stop() -> None:
-        app.serving = False
-        if server.should_exit:
-            # As after a kill -9: children end with us, the journal has every answered call, the next start repairs.
-            logger.warning("stopped_at_once")
-            os._exit(1)
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise RoostError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; choose another with --port"
-        ) from error
-    return listener
-
-
-def _url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}"
-
-
-def _operator_key(settings: Settings) -> str:
-    """The key given, or the one in the data folder, made on first start and readable by its owner only."""
-    if settings.operator_key is not None:
-        return settings.operator_key.get_secret_value()
-    path = settings.data / "operator.key"
-    if not path.exists() or not path.read_text().strip():
-        # Under its name it is whole: a process killed while it writes must not leave an empty file, taken for a key.
-        made = path.with_suffix(".new")
-        made.unlink(missing_ok=True)
-        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(make_secret() + "\n")
-            file.flush()
-            os.fsync(descriptor)
-        made.rename(path)
-        logger.info("operator_key_made", extra={"file": str(path)})
-    return path.read_text().strip()
-
-
 def _price_books(settings: Settings) -> PriceBooks:
     if settings.prices is None:
         return default_price_books()
@@ -299,24 +213,6 @@ def _price_books(settings: Settings) -> PriceBooks:
         return load_price_books(settings.prices.read_text("utf-8"))
     except UnicodeDecodeError as error:
         raise RoostError(f"ROOST_PRICES: {settings.prices} is not a text file") from error
-
-
-def _engine_settings(settings: LocalSettings) -> EngineSettings:
-    capacity = machine_capacity(memory_share=settings.memory_share, replicas_per_core=settings.replicas_per_core)
-    if settings.memory_bytes is not None:
-        capacity = Capacity(settings.memory_bytes, capacity.replicas)
-    return EngineSettings(
-        capacity=capacity,
-        spares=settings.spares,
-        queue_depth=settings.queue_depth,
-        start_timeout_s=settings.start_timeout_s,
-        drain_s=settings.drain_s,
-        limits=ReplicaLimits(
-            memory_factor=settings.replica_memory_factor,
-            memory_slack_bytes=settings.replica_memory_slack_bytes,
-            answer_bytes=settings.answer_bytes,
-        ),
-    )
 
 
 async def _flush_keys(authenticator: Authenticator) -> None:
@@ -328,7 +224,7 @@ async def _flush_keys(authenticator: Authenticator) -> None:
             logger.warning("last_used_not_written")
 
 
-async def _give_up_start(engine: LocalEngine, start: asyncio.Task[None]) -> None:
+async def _give_up_start(engine: Engine, start: asyncio.Task[None]) -> None:
     """End an engine whose start nobody waited for, because something else failed meanwhile; no harm after a `stop`."""
     start.cancel()
     await asyncio.gather(start, return_exceptions=True)

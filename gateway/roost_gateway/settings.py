@@ -5,10 +5,12 @@ Every field can be set as ROOST_<NAME>, those of a theme as ROOST_<THEME>_<NAME>
 
 import ipaddress
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from roost_gateway.engine_settings import KnativeSettings, LocalSettings
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.tenants import KEY_PREFIX
 
@@ -30,33 +32,6 @@ class LimitSettings(BaseSettings):
     """Seconds within which a request's head must be complete, and within which a new connection must begin one."""
 
 
-class LocalSettings(BaseSettings):
-    """The local engine."""
-
-    model_config = SettingsConfigDict(env_prefix="ROOST_LOCAL_", frozen=True, env_ignore_empty=True)
-
-    spares: int = Field(4, ge=0, le=64)
-    """Processes kept forked ahead for waking models; each holds about 4 MiB."""
-    queue_depth: int = Field(10_000, ge=1)
-    """Requests that may wait for one model, as in Knative's activator."""
-    start_timeout_s: float = Field(120.0, gt=0)
-    """How long a model may take to load."""
-    drain_s: float = Field(30.0, ge=0)
-    """How long requests in flight may take when the server or a model is stopped."""
-    memory_share: float = Field(0.8, gt=0, le=1)
-    """Share of the memory free at start that replicas may hold."""
-    memory_bytes: int | None = Field(None, gt=0)
-    """Memory that replicas may hold; overrides the share."""
-    replicas_per_core: int = Field(64, ge=1)
-    """Most replicas per processor core: beyond that, switching between them costs more than it brings."""
-    replica_memory_factor: float = Field(4.0, ge=1)
-    """A replica may hold this many times what it is reckoned at (24 MiB and its model as measured on zeros), …"""
-    replica_memory_slack_bytes: int = Field(1024 * _MIB, ge=0)
-    """… and this much more; together never more than all replicas may hold."""
-    answer_bytes: int = Field(256 * _MIB, gt=0, lt=1 << 32)
-    """Largest body of an answer; it is held in memory whole."""
-
-
 class MeteringSettings(BaseSettings):
     """The journal of usage events."""
 
@@ -69,6 +44,22 @@ class MeteringSettings(BaseSettings):
     """How often the journal is moved to the ledger."""
 
 
+class ArtifactSettings(BaseSettings):
+    """Where uploaded models are kept."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOST_ARTIFACTS_", frozen=True, env_ignore_empty=True)
+
+    url: str | None = Field(None, pattern=r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
+    """`s3://bucket/prefix`; None = the data folder. Credentials come from the environment that AWS's tools read."""
+    endpoint_url: str | None = None
+    """Of an S3 server that is not Amazon's."""
+    region: str | None = None
+    redirect: bool = False
+    """Send replicas to the bucket with a URL that is good for a minute, instead of passing the bytes through the gateway."""
+    cache_bytes: int = Field(10 * 1024 * _MIB, ge=0)
+    """How much of the bucket the data folder may keep for this machine's own replicas."""
+
+
 class Settings(BaseSettings):
     """The server."""
 
@@ -78,6 +69,13 @@ class Settings(BaseSettings):
     """Address to listen on. Anything but loopback needs an operator key."""
     port: int = Field(8000, ge=0, le=65535)
     """0 = a free one, told in the log and in `<data>/server.json`."""
+    engine: Literal["local", "knative"] = "local"
+    """What runs models: processes of this machine, or a cluster's Knative Serving."""
+    internal_host: str = "0.0.0.0"  # noqa: S104 - replicas in the cluster fetch their models here; each needs its secret
+    """Address for what only replicas ask for; used where the engine is not `local`."""
+    internal_port: int = Field(8001, ge=0, le=65535)
+    service_secret_key: SecretStr | None = None
+    """At least 32 characters, the same for every gateway: the secrets between gateways and replicas are made of it."""
     data: Path = Path("roost-data")
     """Folder for everything kept; one process at a time."""
     database_url: str | None = None
@@ -92,6 +90,8 @@ class Settings(BaseSettings):
     """How long open requests may take at shutdown."""
     limits: LimitSettings = Field(default_factory=LimitSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
+    knative: KnativeSettings = Field(default_factory=KnativeSettings)
+    artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
     metering: MeteringSettings = Field(default_factory=MeteringSettings)
 
     @field_validator("operator_key")
@@ -100,6 +100,21 @@ class Settings(BaseSettings):
         if value is not None and len(value.get_secret_value()) < 24:
             raise ValueError("the operator key must be at least 24 characters")
         return value
+
+    @field_validator("service_secret_key")
+    @classmethod
+    def _enough_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("the service secret key must be at least 32 characters")
+        return value
+
+    @model_validator(mode="after")
+    def _key_for_a_cluster(self) -> Self:
+        if self.engine != "local" and self.service_secret_key is None:
+            raise ValueError(
+                f"engine {self.engine} needs ROOST_SERVICE_SECRET_KEY (for example `openssl rand -hex 32`)"
+            )
+        return self
 
     @property
     def loopback(self) -> bool:
