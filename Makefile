@@ -33,10 +33,17 @@ bench: $(INSTALLED)  ## figures beside plain FastAPI and in-process runs; needs 
 fuzz: $(INSTALLED)  ## 10,000 damaged models through the real checker, others each time; prints the seed
 	$(BIN)/python tests/fuzz_models.py --count 10000
 
-lock: $(INSTALLED)  ## requirements.lock: everything that is installed, by version and hash
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --custom-compile-command "make lock"
+
+lock: $(INSTALLED)  ## by version and hash: all that is installed (requirements.lock), and what goes into each image
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra local --extra postgres --universal --generate-hashes \
-		--upgrade --custom-compile-command "make lock" --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra local --extra postgres --extra s3 --extra knative --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra gateway --extra check --extra postgres --extra s3 --extra knative \
+		--output-file runtimes/images/gateway/requirements.lock
+	$(LOCK) pyproject.toml --extra runtime --output-file runtimes/images/onnx-cpu/requirements.lock
+	$(LOCK) pyproject.toml --extra runtime-gpu --output-file runtimes/images/onnx-gpu/requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) - --output-file runtimes/images/build.lock
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -14,10 +14,11 @@ from pathlib import Path
 from onnx import TensorProto, helper
 from sqlalchemy import Connection
 
+from databases import url_of
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.deployments import store as deployments
-from roost_platform.database.connection import Database, sqlite_url
+from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
@@ -85,13 +86,13 @@ def _baked(path: Path, folder: Path) -> dict[str, str]:
 
 def _made(data: Path) -> Database:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database(sqlite_url(data / "roost.db"))
+    database = Database(url_of(data))
     migrate(database.engine)
     return database
 
 
 def _deployed(connection: Connection, service: ServiceKey, wish: deployments.Wish) -> None:
-    _, revision = deployments.add_revision(connection, service, wish, _now())
+    _, revision = deployments.add_revision(connection, service, wish, _now(), lambda _policy: None)
     deployments.mark_ready(connection, service, revision)
 
 

@@ -1,107 +1,23 @@
-"""What the contract suite needs of an engine beside the port: models that behave as told, and time that passes.
+"""The engines that pass the contract suite, each with its harness.
 
-Each engine has one harness. The suite is parametrised over `HARNESSES`; one that needs a cluster carries the mark
-`external`.
+One that needs a real cluster is there only when ROOST_TEST_KUBECONFIG names it, and carries the mark `cluster`.
 """
 
 import asyncio
-import hashlib
-import json
 import os
 import signal
-from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import orjson
+import pytest
 
-from roost_platform.domain.scaling import ScalingPolicy
-from roost_platform.domain.services import (
-    Readiness,
-    Revision,
-    RevisionKey,
-    RevisionStatus,
-    Service,
-    ServiceKey,
-    TrafficTarget,
-)
-from roost_platform.domain.signatures import Signature
+from cluster_harness import KUBECONFIG, ClusterHarness
+from engine_harness import KEY, Harness
+from knative_harness import KnativeHarness
 from roost_platform.engines.local.budget import Capacity
 from roost_platform.engines.local.engine import TICK_S, LocalEngine, LocalSettings
-from roost_platform.engines.port import Engine, UpstreamRequest, UpstreamResponse
 
-KEY = ServiceKey("acme", "sleeper")
 GIB = 1024**3
-
-
-class Harness(ABC):
-    """An engine under test. Times are seconds."""
-
-    engine: Engine
-
-    @abstractmethod
-    async def start(self, folder: Path, *, start_timeout_s: float = 30, queue_depth: int = 10_000) -> None: ...
-
-    @abstractmethod
-    async def stop(self) -> None: ...
-
-    @abstractmethod
-    def install(self, **behaviour: Any) -> Revision:
-        """An artifact whose model behaves so (see sleeper_model.py), as the next revision of KEY."""
-
-    @abstractmethod
-    async def pass_time(self, seconds: int) -> None:
-        """Let the autoscaler see this much time pass."""
-
-    @abstractmethod
-    def replicas(self) -> list[int]:
-        """Process ids (or the like) of everything that serves or starts a model now; spares do not count."""
-
-    @abstractmethod
-    def kill_one(self) -> None:
-        """End one serving replica the hard way."""
-
-    # What is the same for all.
-
-    async def apply(self, *revisions: Revision, to: Revision | None = None, **policy: Any) -> None:
-        """All traffic goes to `to`, or to the first revision."""
-        traffic = (TrafficTarget((to or revisions[0]).name, 100),)
-        await self.engine.apply(Service(KEY, revisions, traffic, ScalingPolicy(**policy)))
-
-    async def call(self, revision: Revision, seconds: float = 0.0, *, within: float = 30.0) -> dict[str, int]:
-        """One try: the answer's tensors by name, its body checked."""
-        response = await self.raw_call(revision, seconds, within=within)
-        assert response.status == 200, bytes(response.body)
-        document = orjson.loads(response.body)
-        assert document["model_name"] == KEY.model
-        return {output["name"]: output["data"][0] for output in document["outputs"]}
-
-    async def raw_call(self, revision: Revision, seconds: float, *, within: float) -> UpstreamResponse:
-        body = orjson.dumps({"inputs": [{"name": "seconds", "datatype": "FP32", "shape": [1], "data": [seconds]}]})
-        deadline = asyncio.get_running_loop().time() + within
-        headers = [(b"content-type", b"application/json")]
-        request = UpstreamRequest("POST", f"/v2/models/{KEY.model}/infer", headers, [body])
-        async with self.engine.lease(RevisionKey(KEY, revision.name), deadline) as upstream:
-            return await upstream.send(request)
-
-    def status(self, revision: Revision) -> RevisionStatus:
-        found = self.engine.status(KEY).revision(revision.name)
-        assert found is not None
-        return found
-
-    async def until_ready(self, revision: Revision) -> None:
-        await self.until(lambda: self.status(revision).ready is not Readiness.UNKNOWN)
-        assert self.status(revision).ready is Readiness.TRUE, self.status(revision)
-
-    async def until(self, condition: Any, within: float = 10.0) -> float:
-        """Wait until it holds; returns how long that took."""
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
-        while not condition():
-            assert loop.time() - begin < within, "the condition did not come true"
-            await asyncio.sleep(0.002)
-        return loop.time() - begin
 
 
 class LocalHarness(Harness):
@@ -109,7 +25,6 @@ class LocalHarness(Harness):
         self.capacity = capacity or Capacity(8 * GIB, 64)
         self.now = 1000.5
         self._artifacts: dict[str, Path] = {}
-        self._generation = 0
 
     async def start(self, folder: Path, *, start_timeout_s: float = 30, queue_depth: int = 10_000) -> None:
         self._folder = folder
@@ -130,21 +45,10 @@ class LocalHarness(Harness):
     async def stop(self) -> None:
         await self.engine.stop()
 
-    def install(self, **behaviour: Any) -> Revision:
-        self._generation += 1
-        text = json.dumps({**behaviour, "generation": self._generation})
-        digest = hashlib.sha256(text.encode()).hexdigest()
+    def keep(self, digest: str, artifact: bytes) -> None:
         path = self._folder / f"{digest}.json"
-        path.write_text(text)
+        path.write_bytes(artifact)
         self._artifacts[digest] = path
-        return Revision(
-            name=f"{KEY.model}-{self._generation:05d}",
-            version=self._generation,
-            digest=digest,
-            size=len(text),
-            signature=Signature((), ()),
-            runtime="sleeper",
-        )
 
     async def pass_time(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -178,4 +82,13 @@ def _descendants() -> list[tuple[int, str]]:
     return found
 
 
-HARNESSES = [LocalHarness]
+HERE = [LocalHarness, KnativeHarness]
+"""Engines whose replicas are processes of this machine: they may be killed, and their queues be made short."""
+_REAL = (
+    [pytest.param(ClusterHarness, marks=[pytest.mark.cluster, pytest.mark.timeout(1200)])]
+    if KUBECONFIG in os.environ
+    else []
+)
+CLUSTERS = [KnativeHarness, *_REAL]
+"""Engines on a cluster, where quotas are the cluster's and pods may be taken away."""
+HARNESSES = [*HERE, *_REAL]

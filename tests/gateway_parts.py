@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from databases import url_of
 from roost_gateway.access.authentication import Authenticator
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import Keys
@@ -19,7 +20,7 @@ from roost_gateway.api.app import ControlApi, create_api
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.settings import LimitSettings
 from roost_platform.billing.prices import default_price_books
-from roost_platform.database.connection import Database, sqlite_url
+from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.services import Readiness, RevisionKey, RevisionStatus, Service, ServiceKey, ServiceStatus
 from roost_platform.domain.signatures import Signature, Tensor
@@ -187,7 +188,7 @@ class Parts:
 
 
 def database_in(folder: Path) -> Database:
-    database = Database(sqlite_url(folder / "roost.db"))
+    database = Database(url_of(folder))
     migrate(database.engine)
     return database
 

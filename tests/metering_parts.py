@@ -1,4 +1,4 @@
-"""What the metering tests share: a real SQLite ledger, ready-made events, and what the ledger holds."""
+"""What the metering tests share: a real ledger, ready-made events, and what the ledger holds."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from roost_platform.database.connection import Database, sqlite_url
+from databases import url_of
+from roost_platform.database.connection import Database
 from roost_platform.database.tables import metadata, usage_events
 from roost_platform.domain.usage import Outcome, UsageEvent
 from roost_platform.metering.journal import Journal
@@ -17,8 +18,8 @@ NOON_US = int(NOON.timestamp()) * 10**6
 
 
 @contextmanager
-def sqlite_ledger(folder: Path) -> Iterator[Database]:
-    database = Database(sqlite_url(folder / "roost.sqlite"))
+def ledger_in(folder: Path) -> Iterator[Database]:
+    database = Database(url_of(folder))
     metadata.create_all(database.engine)
     try:
         yield database

@@ -8,8 +8,9 @@ from pathlib import Path
 from onnx import TensorProto, helper
 from sqlalchemy import insert
 
+from databases import url_of
 from hostile_models import model, value
-from roost_platform.database.connection import Database, sqlite_url
+from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
 from roost_platform.database.tables import tenants
 from roost_platform.domain.services import ServiceKey
@@ -41,7 +42,7 @@ def add_tenants(database: Database, *names: str) -> None:
 
 @contextmanager
 def open_database(folder: Path, *names: str):
-    database = Database(sqlite_url(folder / "roost.db"))
+    database = Database(url_of(folder))
     try:
         migrate(database.engine)
         add_tenants(database, *names)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import socket
 import sqlite3
@@ -15,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from databases import url_of
+from free_ports import free_port
+from postgres_server import execute
 from roost_gateway.client import ApiError, RoostClient, ServerNotThere
 from roost_platform.domain.tenants import make_secret
 
@@ -59,18 +61,6 @@ def _read(pid: int) -> tuple[Process, int] | None:
     return None if fields[0] == "Z" else (Process(pid, name, int(fields[19])), int(fields[1]))
 
 
-def free_port() -> int:
-    """A loopback port that nobody uses, and that no outgoing connection gets while the server is restarted."""
-    while True:
-        with socket.socket() as probe:
-            port = random.randint(15_000, 32_000)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
 def until(condition: Callable[[], Any], *, within: float = 10.0, what: str = "it") -> float:
     """Wait until it holds; returns how many seconds that took."""
     begin = time.monotonic()
@@ -92,6 +82,9 @@ class RoostProcess:
         self.secrets = {self.operator_key}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROOST_")}
         own = {"ROOST_OPERATOR_KEY": self.operator_key, "ROOST_DATA": str(self.data)}
+        self.database_url = environment.get("ROOST_DATABASE_URL") or url_of(self.data)
+        if not self.database_url.startswith("sqlite"):
+            own["ROOST_DATABASE_URL"] = self.database_url
         self.environment = inherited | own | environment
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -217,8 +210,11 @@ class RoostProcess:
     # The ledger, read beside the server
 
     def ledger(self, columns: str = "request_id, outcome, status") -> list[tuple[Any, ...]]:
+        query = f"SELECT {columns} FROM usage_events ORDER BY source, sequence"
+        if not self.database_url.startswith("sqlite"):
+            return execute(self.database_url, query)
         with closing(sqlite3.connect(f"file:{self.data / 'roost.db'}?mode=ro", uri=True)) as database:
-            return database.execute(f"SELECT {columns} FROM usage_events ORDER BY source, sequence").fetchall()
+            return database.execute(query).fetchall()
 
     def shipped_ledger(self, key: str, columns: str = "request_id, outcome, status") -> list[tuple[Any, ...]]:
         """The ledger once everything answered so far is in it: the usage route waits for that."""

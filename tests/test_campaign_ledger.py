@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, select
 
-from metering_parts import NOON_US, append, request_ids, segments, sqlite_ledger
-from roost_platform.database.connection import Database, sqlite_url
+from databases import url_of
+from metering_parts import NOON_US, append, ledger_in, request_ids, segments
+from roost_platform.database.connection import Database
 from roost_platform.database.tables import journal_positions, usage_events
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.ledger import gaps
 from roost_platform.metering.shipper import Shipper
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 CALLS = [f"call-{number:02}" for number in range(20)]
 processes = multiprocessing.get_context("forkserver")
@@ -34,7 +37,7 @@ class DyingDatabase(Database):
     """Kills this process at its n-th write: before it, inside (done but not committed), or after it (committed)."""
 
     def __init__(self, folder: Path, moment: str, number: int) -> None:
-        super().__init__(sqlite_url(folder / "roost.sqlite"))
+        super().__init__(url_of(folder))
         self._moment = moment
         self._left = number
 
@@ -62,7 +65,7 @@ async def test_a_kill_at_any_write_of_the_shipper_changes_nothing_in_the_end(tmp
     for number in count(1):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with sqlite_ledger(folder) as database:
+        with ledger_in(folder) as database:
             exit_code = _run(_write_and_ship, folder, moment, number)
             await Shipper(journal_folder=folder / "journal", database=database).drain()
             assert await database.read(request_ids) == CALLS
@@ -81,7 +84,7 @@ async def test_a_kill_at_any_write_of_the_shipper_changes_nothing_in_the_end(tmp
     [("before the write", CALLS[:2]), ("before the answer", CALLS[:3]), ("torn", CALLS[:2])],
 )
 async def test_a_kill_around_the_write_of_a_call_counts_it_once_or_not_at_all(tmp_path, moment, stored):
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         assert _run(_write_and_die, tmp_path, moment) == -signal.SIGKILL
         shipper = Shipper(journal_folder=tmp_path / "journal", database=database)
         await shipper.drain()
@@ -95,7 +98,7 @@ async def test_a_kill_around_the_write_of_a_call_counts_it_once_or_not_at_all(tm
 async def test_m2_an_event_that_comes_again_however_late_is_one_row(tmp_path, later):
     """A segment comes back, say from a backup of the folder, after newer usage is in the ledger."""
     folder, kept = tmp_path / "journal", tmp_path / "kept.jsonl"
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         await _write(folder, "old", NOON_US)
         shutil.copy(folder / "old-1.jsonl", kept)
         shipper = Shipper(journal_folder=folder, database=database)

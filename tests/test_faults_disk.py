@@ -72,6 +72,7 @@ def start_and_fail(server: RoostProcess) -> str:
     return ended.stderr
 
 
+@pytest.mark.sqlite
 def test_l9_while_the_database_is_locked_calls_go_on_and_changes_are_refused(server, tmp_path):
     key = deployed(server, tmp_path)
     caller = Caller(server, key)
@@ -95,6 +96,7 @@ def test_l9_while_the_database_is_locked_calls_go_on_and_changes_are_refused(ser
     assert server.stop() == 0
 
 
+@pytest.mark.sqlite
 def test_l9_a_database_that_is_taken_away_is_noticed_and_not_begun_anew(server, tmp_path):
     key = deployed(server, tmp_path)
     caller = Caller(server, key)
@@ -127,6 +129,7 @@ def test_l9_a_database_that_is_taken_away_is_noticed_and_not_begun_anew(server, 
     assert server.stop() == 0
 
 
+@pytest.mark.sqlite
 def test_l9_a_damaged_database_is_not_opened(server, tmp_path):
     deployed(server, tmp_path)
     assert server.stop() == 0

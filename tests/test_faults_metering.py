@@ -14,7 +14,7 @@ import pytest
 import models_for_tests as models
 from faulty_calls import request, tensor
 from http_raw import ADD_ONE
-from metering_parts import NOON, append, event, request_ids, sqlite_ledger
+from metering_parts import NOON, append, event, ledger_in, request_ids
 from predict_parts import PredictPath, json_response, predict_path
 from roost_platform.billing.months import month_of
 from roost_platform.billing.prices import default_price_books
@@ -25,6 +25,8 @@ from roost_platform.metering.journal import Journal
 from roost_platform.metering.ledger import gaps, record, usage_report
 from roost_platform.metering.shipper import Shipper
 from roost_process import RoostProcess, until
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 WRITERS = 8
 
@@ -45,7 +47,7 @@ async def test_m2_a_journal_that_comes_back_however_late_adds_nothing(tmp_path: 
         await journal.written()
     journal.close()
     kept = copy_of(tmp_path, "kept")
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "journal", database=database)
         assert await shipper.ship_once() == 20
         assert not list((tmp_path / "journal").iterdir())
@@ -63,7 +65,7 @@ async def test_m2_a_journal_that_comes_back_however_late_adds_nothing(tmp_path: 
 async def test_m4_eight_writers_of_one_set_of_events_in_any_order(tmp_path: Path):
     events = [event(n, source=f"run{n % 3}", compute_us=n, rows=1) for n in range(3000)]
     with ExitStack() as stack:
-        first = stack.enter_context(sqlite_ledger(tmp_path))
+        first = stack.enter_context(ledger_in(tmp_path))
         url = first.engine.url.render_as_string(hide_password=False)
         databases = [first]
         for _ in range(WRITERS - 1):
@@ -89,7 +91,7 @@ async def test_m4_eight_writers_of_one_set_of_events_in_any_order(tmp_path: Path
 async def test_m4_eight_shippers_of_one_journal_count_it_once(tmp_path: Path):
     journal = Journal(tmp_path / "journal", source="run", segment_bytes=4000)
     with ExitStack() as stack:
-        first = stack.enter_context(sqlite_ledger(tmp_path))
+        first = stack.enter_context(ledger_in(tmp_path))
         url = first.engine.url.render_as_string(hide_password=False)
         databases = [first, *(Database(url) for _ in range(WRITERS - 1))]
         for database in databases[1:]:
@@ -116,7 +118,7 @@ TICK = timedelta(microseconds=1)
 
 async def test_m5_every_moment_at_midnight_is_in_exactly_one_hour_day_and_month(tmp_path: Path):
     moments = [MIDNIGHT - timedelta(milliseconds=1), MIDNIGHT - TICK, MIDNIGHT, MIDNIGHT + TICK]
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         await database.write(record, [event(n, time=moment, compute_us=10**n) for n, moment in enumerate(moments)])
         seen = []
         for month in (month_of(MIDNIGHT - TICK), month_of(MIDNIGHT)):

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import select
 
 from gateway_parts import IRIS, NOON, OPERATOR_KEY, Parts, gateway_parts
-from roost_platform.database.tables import api_keys, metadata
+from roost_platform.database.tables import api_keys, metadata, tenants
 from roost_platform.domain.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from roost_platform.domain.tenants import Quota, Scope, make_secret
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 READ = frozenset({Scope.READ})
 
@@ -200,6 +202,21 @@ async def test_quota_changes_hold_at_once_and_only_where_named(parts: Parts):
         await parts.tenants.change("absent", {})
 
 
+async def test_limits_of_a_cluster_are_stored_only_where_they_are_set(tmp_path: Path):
+    """So that a gateway of the version before, which knows none of them, still reads every tenant that has none."""
+    async with gateway_parts(tmp_path) as parts:
+        await parts.add_tenant()
+        await parts.add_tenant("big", gpus=2, memory_bytes=2**34)
+        await parts.tenants.change("big", {"gpus": 0, "replicas": 9})
+        stored = await parts.database.read(lambda c: dict(c.execute(select(tenants.c.name, tenants.c.quota)).all()))
+    known = {"models", "storage_bytes", "concurrent_requests", "requests_per_second", "burst"}
+    assert stored["acme"].keys() == known
+    assert stored["big"].keys() == known | {"memory_bytes", "replicas"}
+    async with gateway_parts(tmp_path) as again:
+        assert again.tenants.get("acme").quota == Quota()
+        assert again.tenants.get("big").quota == Quota(memory_bytes=2**34, replicas=9)
+
+
 async def test_deleted_tenant_takes_its_keys_with_it(parts: Parts):
     secret = await parts.add_tenant()
     parts.authenticator.identify(bearer(secret))
@@ -216,9 +233,12 @@ async def test_tenant_with_models_stays_unless_they_are_deleted_too(parts: Parts
     await parts.serve()
     with pytest.raises(Conflict):
         await parts.tenants.delete("acme")
-    parts.engine.delete_failures = 1
+
+    async def fail() -> None:
+        raise ConnectionError
+
     with pytest.raises(ConnectionError):
-        await parts.tenants.delete("acme", delete_models=lambda: parts.deployments.delete(IRIS))
+        await parts.tenants.delete("acme", delete_models=fail)
     assert parts.authenticator.identify(bearer(secret)).tenant == "acme", "a failed deletion is undone"
     await parts.tenants.delete("acme", delete_models=lambda: parts.deployments.delete(IRIS))
     assert parts.directory.tenants() == parts.directory.routes() == []

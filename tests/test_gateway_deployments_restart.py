@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from databases import url_of
 from gateway_parts import (
     IRIS,
     NOON,
@@ -19,10 +20,12 @@ from gateway_parts import (
     states_of,
 )
 from roost_gateway.access.routes import RevisionRecord, RevisionState, Route
-from roost_platform.database.connection import Database, sqlite_url
+from roost_platform.database.connection import Database
 from roost_platform.domain.errors import Unavailable
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import Revision, TrafficTarget
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 # Restarts: the second gateway has the database only, as after `kill -9`.
 
@@ -115,7 +118,7 @@ async def test_no_failed_transaction_leaves_a_half_state(tmp_path: Path, after_c
         folder = tmp_path / str(nth)
         folder.mkdir()
         database_in(folder).close()
-        database = FailingDatabase(sqlite_url(folder / "roost.db"))
+        database = FailingDatabase(url_of(folder))
         async with gateway_parts(folder, database=database) as parts:
             await parts.add_tenant()
             first, second = [await parts.add_version(digest=d) for d in ("a", "b")]
@@ -139,7 +142,7 @@ async def test_no_failed_transaction_leaves_a_half_state(tmp_path: Path, after_c
 
 async def test_a_commit_that_was_not_confirmed_is_followed_without_another_try(tmp_path: Path):
     database_in(tmp_path).close()
-    database = FailingDatabase(sqlite_url(tmp_path / "roost.db"))
+    database = FailingDatabase(url_of(tmp_path))
     async with gateway_parts(tmp_path, database=database) as parts:
         await parts.add_tenant()
         number = await parts.add_version()

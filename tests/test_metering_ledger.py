@@ -5,10 +5,12 @@ from itertools import pairwise
 
 import pytest
 
-from metering_parts import event, request_ids, sqlite_ledger
+from metering_parts import event, ledger_in, request_ids
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.usage import Outcome
 from roost_platform.metering.ledger import UsageFigures, gaps, record, usage_report
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
@@ -17,7 +19,7 @@ INSTANT = timedelta(microseconds=1)
 
 @pytest.fixture
 def database(tmp_path):
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         yield database
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from metering_parts import NOON, NOON_US, append, event, sqlite_ledger
+from metering_parts import NOON, NOON_US, append, event, ledger_in
 from roost_platform.database.tables import usage_events
 from roost_platform.domain.errors import StorageFull
 from roost_platform.domain.usage import Outcome
@@ -22,6 +22,8 @@ from roost_platform.metering.ledger import gaps, record, usage_report
 from roost_platform.metering.lines import encode, encode_batch, event_values
 from roost_platform.metering.refusals import MINUTE_US
 from roost_platform.metering.shipper import Shipper
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 REFUSED: dict[str, Any] = {"outcome": Outcome.THROTTLED, "status": 429, "compute_us": 0, "rows": 0, "queue_us": 3}
 processes = multiprocessing.get_context("forkserver")
@@ -34,7 +36,7 @@ def ledger(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 async def ship(folder: Path, **options: int) -> list[tuple[Any, ...]]:
-    with sqlite_ledger(folder) as database:
+    with ledger_in(folder) as database:
         await Shipper(journal_folder=folder / "journal", database=database, **options).drain()
         assert await database.read(gaps, "run") == ()
         return await database.read(ledger)
@@ -64,7 +66,7 @@ async def test_the_refusals_of_a_kind_and_a_minute_are_one_row_with_their_sums(t
         (6, "throttled", 2, "other minute"), (7, "throttled", 1, "no mere refusal"),
     ]  # fmt: skip
     assert len(rows) == 15
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         report = await database.read(
             usage_report, tenant="acme", start=NOON, end=NOON.replace(day=4), group_by=("outcome",), model="iris"
         )
@@ -86,7 +88,7 @@ async def test_neither_order_nor_repetition_of_sums_matters(tmp_path: Path, seed
     (tmp_path / "journal" / "run-1.jsonl").write_bytes(
         b"".join(encode_batch([encode(event_values(each)) for each in sent[at : at + 7]]) for at in range(0, 30, 7))
     )
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         await Shipper(journal_folder=tmp_path / "journal", database=database).ship_once()
         for each in sent[28:]:
             await database.write(record, [each])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select
 
-from metering_parts import NOON, append, request_ids, segments, sqlite_ledger
+from metering_parts import NOON, append, ledger_in, request_ids, segments
 from roost_platform.database.connection import Database
 from roost_platform.database.tables import journal_positions, metadata, usage_events
 from roost_platform.domain.errors import Unavailable
@@ -21,6 +21,8 @@ from roost_platform.metering.journal import Journal
 from roost_platform.metering.ledger import gaps, record
 from roost_platform.metering.lines import EPOCH
 from roost_platform.metering.shipper import Shipper
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 
 async def _write(journal: Journal, *ids: str) -> None:
@@ -35,7 +37,7 @@ async def _positions(database: Database) -> int:
 
 async def test_events_reach_the_ledger_while_their_segment_is_still_written_to(tmp_path):
     journal = Journal(tmp_path / "j", source="run")
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
         await _write(journal, "a", "b")
         assert shipper.unshipped_bytes > 0
@@ -52,7 +54,7 @@ async def test_events_reach_the_ledger_while_their_segment_is_still_written_to(t
 
 
 async def test_sealed_segments_are_deleted_with_their_positions_once_shipped(tmp_path):
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
         journal = Journal(tmp_path / "j", source="run", segment_bytes=150)
         for i in range(5):
@@ -66,7 +68,7 @@ async def test_sealed_segments_are_deleted_with_their_positions_once_shipped(tmp
 
 async def test_a_batch_longer_than_a_stretch_is_shipped_whole(tmp_path):
     journal = Journal(tmp_path / "j", source="run")
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         await _write(journal, *(f"r{i}" for i in range(100)))
         await _write(journal, *(f"s{i}" for i in range(3)))
         shipper = Shipper(journal_folder=tmp_path / "j", database=database, stretch_bytes=50)
@@ -81,7 +83,7 @@ async def test_a_torn_tail_of_a_dead_run_is_dropped(tmp_path):
     journal.close()
     path = tmp_path / "j" / "run-1.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
         await shipper.drain()
         assert await database.read(request_ids) == ["a"]
@@ -97,7 +99,7 @@ async def test_a_damaged_line_is_logged_counted_kept_and_shows_as_a_gap(tmp_path
     journal.close()
     path = tmp_path / "j" / "run-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b"bbbb", b"bXbb"))
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
         await shipper.drain()
         assert await database.read(request_ids) == ["aaaa", "cccc"]
@@ -116,7 +118,7 @@ async def test_damage_in_the_last_batch_is_not_taken_for_a_torn_tail(tmp_path):
     journal.close()
     path = tmp_path / "j" / "run-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b"bbbb", b"bXbb")[:-1])
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
         await shipper.drain()
     assert shipper.damaged == 1
@@ -129,7 +131,7 @@ async def test_an_event_that_the_ledger_cannot_hold_does_not_stop_those_around_i
     append(journal, "end of days", time_us=2**62)
     append(journal, "c")
     await journal.written()
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
         assert await shipper.ship_once() == 2
         assert await database.read(request_ids) == ["a", "c"]
@@ -149,7 +151,7 @@ async def test_what_was_appended_is_what_the_ledger_holds(tmp_path, moment):
     }  # fmt: skip
     append(journal, "a", time_us=(moment - EPOCH) // timedelta(microseconds=1), **changes)
     await journal.written()
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         await Shipper(journal_folder=tmp_path / "j", database=database).drain()
         # The same event recorded directly is the same row.
         wanted = UsageEvent(source="run", sequence=0, time=moment, request_id="a", **changes)
@@ -162,11 +164,12 @@ async def test_what_was_appended_is_what_the_ledger_holds(tmp_path, moment):
     journal.close()
 
 
+@pytest.mark.sqlite  # PostgreSQL is really stopped in test_postgres_outage
 async def test_nothing_is_lost_while_the_database_does_not_answer(tmp_path):
     journal = Journal(tmp_path / "j", source="run", segment_bytes=150)
     for i in range(5):
         await _write(journal, f"r{i}")
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         metadata.drop_all(database.engine)
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
         for ask in (shipper.ship_once, shipper.drain):
@@ -183,7 +186,7 @@ async def test_nothing_is_lost_while_the_database_does_not_answer(tmp_path):
 
 async def test_every_drain_sees_what_was_written_before_it(tmp_path):
     journal = Journal(tmp_path / "j", source="run")
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database)
 
         async def call_and_look(name: str) -> bool:
@@ -197,7 +200,7 @@ async def test_every_drain_sees_what_was_written_before_it(tmp_path):
 
 async def test_the_loop_ships_until_it_is_cancelled(tmp_path):
     journal = Journal(tmp_path / "j", source="run")
-    with sqlite_ledger(tmp_path) as database:
+    with ledger_in(tmp_path) as database:
         shipper = Shipper(journal_folder=tmp_path / "j", database=database, interval_s=0.001)
         loop = asyncio.ensure_future(shipper.run())
         await _write(journal, "a")
@@ -230,7 +233,7 @@ async def _play(folder: Path, steps: list[tuple[str, int]], stretch: int) -> Non
     runs = 0
     calls: list[str] = []
     journal = Journal(folder / "j", source="run0", segment_bytes=300)
-    with sqlite_ledger(folder) as database:
+    with ledger_in(folder) as database:
 
         def make() -> Shipper:
             return Shipper(journal_folder=folder / "j", database=database, stretch_bytes=stretch)

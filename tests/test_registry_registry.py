@@ -18,6 +18,8 @@ from roost_platform.domain.tenants import Quota
 from roost_platform.registry.checking import Checker
 from roost_platform.registry.store import DiskStore
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 ONE = adding(1)
 TWO = adding(2)
 OTHER = ServiceKey("other", "iris")
@@ -117,7 +119,7 @@ async def test_another_tenant_shares_the_file_but_not_the_version(registry, tmp_
     assert registry.locate(mine.version.digest).path.exists()
     await registry.delete_model(OTHER)
     with pytest.raises(Unavailable):
-        registry.locate(mine.version.digest)
+        await registry.fetch(mine.version.digest)
     assert files_in(tmp_path) == []
 
 

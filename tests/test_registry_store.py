@@ -1,20 +1,29 @@
-"""The store on disk: what is put is whole, read-only and found again; digests alone become paths."""
+"""Every store: what is put is whole, read-only and found again; digests alone become paths and keys."""
 
 import os
 import subprocess
 
 import pytest
 
-from roost_platform.domain.errors import StorageFull
+from roost_platform.domain.errors import StorageFull, Unavailable
 from roost_platform.registry.store import DiskStore
+from s3_parts import digest_of
 
-A, B = "a" * 64, "b" * 64
+A, B = digest_of(b"model"), "b" * 64
 BUILD, OTHER_BUILD = "0" * 16, "1" * 16
 
 
+@pytest.fixture(params=["disk", "s3"])
+def open_store(request, tmp_path):
+    """Opens the store again, as another run would."""
+    if request.param == "disk":
+        return lambda: DiskStore(tmp_path / "data")
+    return request.getfixturevalue("s3").store
+
+
 @pytest.fixture
-def store(tmp_path):
-    return DiskStore(tmp_path / "data")
+def store(open_store):
+    return open_store()
 
 
 @pytest.fixture
@@ -44,10 +53,41 @@ def test_an_artifact_is_found_by_its_digest_and_is_read_only(store, made, tmp_pa
     store.put(path, A)
     assert not path.exists()
     located = store.locate(A)
-    assert located == tmp_path / "data" / "artifacts" / "sha256" / "aa" / A
+    assert located.relative_to(tmp_path / "data").parts[1:] == ("sha256", A[:2], A)
     assert located.read_bytes() == b"model"
     assert located.stat().st_mode & 0o777 == 0o400
     assert store.digests() == {A}
+
+
+def test_what_was_put_is_there_for_the_next_run(open_store, made):
+    open_store().put(made(), A)
+    again = open_store()
+    assert again.locate(A).read_bytes() == b"model"
+    assert again.fetch(A) == again.locate(A)
+
+
+def test_it_is_read_from_any_byte_on(store, made):
+    store.put(made(), A)
+    for start in (0, 2, 4):
+        reader = store.open(A, start)
+        assert (reader.size, reader.read(2)) == (5, b"model"[start : start + 2])
+        assert reader.read(10) == b"model"[start + 2 :]
+        assert reader.read(10) == b""
+        reader.close()
+
+
+def test_what_was_put_a_moment_ago_is_not_old(store, made):
+    store.put(made(), A)
+    assert store.digests(older_than_s=3600) == set()
+    assert store.digests() == {A}
+    assert store.abandon_uploads(older_than_s=0) == 0
+
+
+def test_a_digest_that_is_missing_is_told_so_plainly(store):
+    for use in (store.fetch, store.open):
+        with pytest.raises(Unavailable, match="missing") as raised:
+            use(A)
+        assert raised.value.code == "artifact_missing"
 
 
 def test_putting_the_same_bytes_again_keeps_the_first(store, made):
@@ -68,7 +108,8 @@ def test_what_is_not_there_is_none_and_deleting_it_is_fine(store):
 
 @pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n"])
 def test_nothing_but_a_digest_becomes_a_path(store, made, digest):
-    for use in (store.locate, store.delete, lambda d: store.put(made(), d), lambda d: store.locate_baked(d, BUILD)):
+    putting = (lambda d: store.put(made(), d), lambda d: store.locate_baked(d, BUILD))
+    for use in (store.locate, store.fetch, store.open, store.delete, *putting):
         with pytest.raises(ValueError, match="digest"):
             use(digest)
     with pytest.raises(ValueError, match="build key"):
@@ -184,5 +225,7 @@ def test_a_disk_without_room_for_another_name_is_full(tmp_path, made):
 def test_a_folder_is_private(store, made, tmp_path):
     os.umask(old := os.umask(0))
     store.put(made(), A)
-    assert (tmp_path / "data" / "artifacts").stat().st_mode & 0o077 == 0
+    assert store.locate(A).is_relative_to(tmp_path / "data")
+    for folder in store.locate(A).parents[:3]:
+        assert folder.stat().st_mode & 0o077 == 0
     assert old == os.umask(old)

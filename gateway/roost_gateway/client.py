@@ -155,7 +155,8 @@ class RoostClient:
 
     def delete_tenant(self, name: str, *, force: bool = False) -> None:
         """Delete a tenant; one that still has models only with `force`, which deletes them too."""
-        self._send("DELETE", _path("tenants", name), params={"force": "true"} if force else {})
+        params = {"force": "true"} if force else {}
+        self._send("DELETE", _path("tenants", name), params=params, read_timeout=_PREDICT_TIMEOUT_S)
 
     def create_key(self, name: str, scopes: list[str], expires_at: str | None = None) -> Document:
         """The new key; its `secret` is shown this once. `expires_at` is an ISO 8601 time with an offset."""
@@ -233,8 +234,8 @@ class RoostClient:
         return self._json("POST", _path("models", model, "rollback"), json={"version": version})
 
     def delete_model(self, model: str) -> None:
-        """Delete a model with all its versions; calls in flight finish."""
-        self._send("DELETE", _path("models", model))
+        """Delete a model with all its versions; returns when calls in flight have ended and its replicas are gone."""
+        self._send("DELETE", _path("models", model), read_timeout=_PREDICT_TIMEOUT_S)
 
     # Use and money
 

@@ -1,6 +1,7 @@
 """Settings of the engines: a theme each. Read with the others, by `settings.Settings`."""
 
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,43 +37,66 @@ class LocalSettings(BaseSettings):
 
 
 class KnativeSettings(BaseSettings):
-    """The Knative engine: the cluster as the gateway sees it, and what its replicas are given."""
+    """The Knative engine. What `roost_platform.engines.knative.settings` has besides keeps its defaults, which are there."""
 
     model_config = SettingsConfigDict(env_prefix="ROOST_KNATIVE_", frozen=True, env_ignore_empty=True)
 
-    kubeconfig: str | None = None
-    """File that says where the cluster is; None = the pod's own service account, when the gateway runs in the cluster."""
-    namespace_prefix: str = Field("roost-", pattern=r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?-")
-    """A tenant's namespace is this and its name."""
-    system_namespace: str = "roost"
-    """Where the gateways run: replicas may reach their internal port there, and nothing else."""
-    ingress_url: str = "http://kourier-internal.kourier-system.svc.cluster.local"
-    """The ingress' door for cluster-local services."""
-    ingress_namespace: str = "kourier-system"
-    """Where the ingress' data plane runs: it may reach replicas."""
-    serving_namespace: str = "knative-serving"
-    """Where Knative Serving runs."""
-    cluster_domain: str = "cluster.local"
-    artifact_url: str = "http://roost-internal.roost.svc.cluster.local:8001"
-    """The gateways' internal listener, as replicas reach it."""
+    kubeconfig: Path | None = None
+    """Says where the cluster is; None = the pod's own service account, as when the gateway runs in the cluster."""
     image_onnx_cpu: str = "roost-onnx-cpu:latest"
-    """Image of the runtime `onnx-cpu`."""
+    """Image of the runtime `onnx-cpu`; best named by digest."""
     image_onnx_gpu: str | None = None
-    """Image of the runtime `onnx-gpu`; None = there is none here."""
-    image_pull_policy: str = Field("IfNotPresent", pattern="Always|IfNotPresent|Never")
-    image_pull_secret: str | None = None
-    """Name of a Secret for the registry, which the operator puts into each tenant's namespace."""
-    cpu_request_m: int = Field(250, ge=10)
-    """Thousandths of a core that a replica is promised."""
-    cpu_limit_m: int = Field(1000, ge=10)
-    """Thousandths of a core that a replica may take; its runs at once follow from it."""
+    """Image of the runtime `onnx-gpu`; None = this platform has none."""
+
+    # Each of these is the engine's setting of the same name.
+    namespace_prefix: str = "roost-"
+    """Begins the name of every tenant's namespace."""
+    system_namespace: str = "roost"
+    """Where the gateways run."""
+    serving_namespace: str = "knative-serving"
+    """Where Knative's activator and autoscaler run."""
+    ingress_namespace: str = "kourier-system"
+    """Where the ingress's proxies run."""
+    ingress_url: str = "http://kourier-internal.kourier-system.svc.cluster.local"
+    """The cluster-local ingress that predictions are sent to."""
+    cluster_domain: str = "cluster.local"
+    """The cluster's DNS domain."""
+    artifact_url: str = "http://roost-internal.roost.svc.cluster.local:8001"
+    """The gateways' internal listener as replicas reach it."""
+    monitoring_namespace: str = ""
+    """Whose pods may read queue-proxy's metrics; empty = nobody's."""
+    dns_namespace: str = "kube-system"
+    """Where the cluster's DNS servers run."""
+    dns_ports: tuple[int, ...] = (53,)
+    """JSON. Ports of the DNS servers' pods (OpenShift's listen on 5353)."""
+    dns_cidrs: tuple[str, ...] = ()
+    """JSON. DNS servers that are not pods, such as a cache on each node."""
+    redirect_cidrs: tuple[str, ...] = ()
+    """JSON. Where replicas may fetch artifacts besides the gateway, when ROOST_ARTIFACTS_REDIRECT sends them to a bucket."""
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_secret: str = ""
+    """Name of the registry's Secret in each tenant's namespace, which the operator puts there."""
+    runtime_class: str = ""
+    """RuntimeClass that isolates replicas further (gVisor, Kata)."""
+    cpu_request_m: int = Field(200, ge=1)
+    """Thousandths of a core that a replica is sure of."""
+    cpu_limit_m: int = Field(2000, ge=1)
+    """Thousandths of a core that it may use."""
+    memory_floor_bytes: int = Field(512 * _MIB, ge=1)
+    """Least memory limit of a replica."""
+    memory_factor: float = Field(4.0, ge=1)
+    """Memory limit as a multiple of what the checker measured."""
     gpu_node_selector: dict[str, str] = Field(default_factory=dict)
-    """JSON; the cluster's config-features must allow node selectors."""
-    gpu_tolerations: list[dict[str, Any]] = Field(default_factory=list)
-    """JSON; the cluster's config-features must allow tolerations."""
-    runtime_class: str | None = None
-    """A sandboxed container runtime such as gVisor; the cluster's config-features must allow it."""
+    """JSON. Labels of the nodes that GPU replicas go to."""
+    gpu_runtime_class: str = ""
+    """RuntimeClass of GPU replicas where the container runtime needs one (`nvidia`)."""
+    target_burst_capacity: int = Field(-1, ge=-1)
+    """Spare requests in flight that take Knative's activator off the path; -1 keeps it there."""
+    revisions_kept: int = Field(10, ge=1)
+    """Knative revisions without traffic kept per model, for rollback."""
     start_timeout_s: int = Field(600, ge=30)
-    """How long a revision may take to become ready (Knative's progress deadline)."""
+    """Seconds in which a new revision must be ready."""
     resync_s: float = Field(300.0, gt=0)
-    """How often everything is compared with the cluster, whatever the watches said."""
+    """Seconds between two looks at everything, whatever the watches said."""
+    gpu_tolerations: list[dict[str, str]] = Field(default_factory=list)
+    """JSON, as in a pod. Taints of the nodes that GPU replicas go to."""

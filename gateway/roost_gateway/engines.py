@@ -1,17 +1,24 @@
 """Engines, made from the gateway's settings."""
 
+import os
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import fields
 
 from roost_gateway.engine_settings import LocalSettings
+from roost_gateway.settings import Settings
+from roost_platform.domain.errors import InvalidRequest
+from roost_platform.domain.service_secrets import ServiceSecrets
+from roost_platform.domain.tenants import Quota
 from roost_platform.engines.local.budget import Capacity, ReplicaLimits, machine_capacity
 from roost_platform.engines.local.engine import LocalEngine
 from roost_platform.engines.local.engine import LocalSettings as EngineSettings
+from roost_platform.engines.port import Engine
+from roost_platform.registry.registry import Registry
 
 
-def local_engine(settings: LocalSettings, locate: Callable[[str], tuple[Path, bool]]) -> LocalEngine:
-    """Processes of this machine; `locate` gives an artifact's file by digest, and whether it is baked."""
-    return LocalEngine(locate=locate, settings=_local_settings(settings))
+def local_engine(settings: LocalSettings, registry: Registry) -> LocalEngine:
+    """Processes of this machine, which open the registry's files."""
+    return LocalEngine(locate=registry.locate, fetch=registry.fetch, settings=_local_settings(settings))
 
 
 def _local_settings(settings: LocalSettings) -> EngineSettings:
@@ -29,4 +36,44 @@ def _local_settings(settings: LocalSettings) -> EngineSettings:
             memory_slack_bytes=settings.replica_memory_slack_bytes,
             answer_bytes=settings.answer_bytes,
         ),
+    )
+
+
+def knative_engine(
+    settings: Settings, *, secrets: ServiceSecrets, quota_of: Callable[[str], Quota | None], leads: Callable[[], bool]
+) -> Engine:
+    """A cluster's Knative Serving. Raises InvalidRequest where its libraries or the cluster's address are missing."""
+    try:  # imported here: what needs no cluster need not have them
+        from roost_platform.engines.knative.cluster import Cluster  # noqa: PLC0415
+        from roost_platform.engines.knative.connection import Access, in_cluster  # noqa: PLC0415
+        from roost_platform.engines.knative.engine import KnativeEngine  # noqa: PLC0415
+        from roost_platform.engines.knative.ingress import Ingress  # noqa: PLC0415
+        from roost_platform.engines.knative.settings import KnativeSettings, Toleration  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            "the Knative engine needs its libraries: pip install 'roost[knative]'", code="engine_libraries"
+        ) from error
+    given = settings.knative
+    images = {"onnx-cpu": given.image_onnx_cpu} | ({"onnx-gpu": given.image_onnx_gpu} if given.image_onnx_gpu else {})
+    same = {f.name: getattr(given, f.name) for f in fields(KnativeSettings) if f.name in type(given).model_fields}
+    try:
+        chosen = KnativeSettings(
+            **same
+            | {
+                "images": images,
+                "internal_port": settings.internal_port,
+                "max_body_bytes": settings.limits.request_bytes,
+                "gpu_tolerations": tuple(Toleration(**toleration) for toleration in given.gpu_tolerations),
+            }
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"ROOST_KNATIVE: {error}", code="invalid_setting") from error
+    access = Access(kubeconfig=given.kubeconfig) if given.kubeconfig is not None else in_cluster(os.environ)
+    return KnativeEngine(
+        settings=chosen,
+        cluster=Cluster(access),
+        ingress=Ingress(url=given.ingress_url),
+        secrets=secrets,
+        quota_of=quota_of,
+        leads=leads,
     )

@@ -10,9 +10,8 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NoReturn
 
 import uvloop
@@ -23,9 +22,11 @@ from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.api.app import create_api
+from roost_gateway.artifacts import ArtifactDoor
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.deployments.following import Following
 from roost_gateway.door import Door
-from roost_gateway.engines import local_engine
+from roost_gateway.engines import knative_engine, local_engine
 from roost_gateway.logs import configure_logs
 from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
 from roost_gateway.operator_key import operator_key
@@ -36,19 +37,27 @@ from roost_gateway.server import listen, make_server, stop_on_signals, url_of
 from roost_gateway.settings import Settings
 from roost_platform.billing.prices import PriceBooks, default_price_books, load_price_books
 from roost_platform.database.connection import Database, sqlite_url
+from roost_platform.database.gateways import Gateways
+from roost_platform.database.leadership import Leadership
 from roost_platform.database.lock import DataFolder
-from roost_platform.database.migrations import migrate
+from roost_platform.database.opening import open_for_serving
 from roost_platform.domain.errors import RoostError
-from roost_platform.domain.tenants import hash_secret
+from roost_platform.domain.service_secrets import ServiceSecrets
+from roost_platform.domain.tenants import Quota, hash_secret
 from roost_platform.engines.port import Engine
+from roost_platform.metering.backlog import Backlog
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.checking import Checker
 from roost_platform.registry.registry import Registry
-from roost_platform.registry.store import DiskStore
+from roost_platform.registry.stores import make_store
 
 logger = logging.getLogger(__name__)
 
+_ORPHAN_AGE_S = 6 * 3600.0
+"""Longer than any upload takes: what other gateways put into a shared store, and have no version of yet, is let be."""
+_SPREAD_S = 1.0
+"""Within this time every gateway knows of a change."""
 _PR_SET_DUMPABLE = 4  # from <linux/prctl.h>
 
 
@@ -81,11 +90,21 @@ def _give_up(sentence: str) -> NoReturn:
 
 
 async def _serve(settings: Settings) -> None:
-    with contextlib.closing(listen(settings.host, settings.port)) as listener:
+    with ExitStack() as listening:
+        listener = listening.enter_context(contextlib.closing(listen(settings.host, settings.port)))
         url = settings.public_url or url_of(listener)
         async with platform(settings, url=url) as app:
-            server = make_server(app.door, lane=app.lane, grace_s=settings.grace_s, limits=settings.limits)
-            stop_on_signals([server], before=app.not_serving)
+            servers = [
+                (make_server(app.door, lane=app.lane, grace_s=settings.grace_s, limits=settings.limits), listener)
+            ]
+            if app.internal_door is not None:
+                internal = listening.enter_context(
+                    contextlib.closing(listen(settings.internal_host, settings.internal_port))
+                )
+                server = make_server(app.internal_door, lane=None, grace_s=settings.grace_s, limits=settings.limits)
+                servers.append((server, internal))
+                logger.info("serving_internally", extra={"url": url_of(internal)})
+            stop_on_signals([server for server, _ in servers], before=app.not_serving)
             (settings.data / "server.json").write_text(json.dumps({"url": url, "pid": os.getpid()}))
             # What is there now stays: a full collection that walks it would stop every call for a tenth of a second.
             gc.collect()
@@ -94,7 +113,7 @@ async def _serve(settings: Settings) -> None:
             app.serving = True
             logger.info("serving", extra={"url": url, "data": str(settings.data)})
             try:
-                await server.serve(sockets=[listener])
+                await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in servers))
             finally:
                 app.not_serving()
 
@@ -106,6 +125,8 @@ class Platform:
         self.serving = False
         self.door: Door
         self.lane: Lane
+        self.internal_door: ArtifactDoor | None = None
+        """What replicas in a cluster ask for; None where they are processes of this machine."""
 
     def not_serving(self) -> None:
         self.serving = False
@@ -119,26 +140,36 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         stack.enter_context(DataFolder(settings.data))
         database = Database(settings.database_url or sqlite_url(settings.data / "roost.db"))
         stack.callback(database.close)
+        leadership = Leadership(database)
+        directory = Directory()
+        store = make_store(
+            settings.data,
+            url=settings.artifacts.url,
+            endpoint_url=settings.artifacts.endpoint_url,
+            region=settings.artifacts.region,
+            cache_bytes=settings.artifacts.cache_bytes,
+        )
+        shared_store = settings.artifacts.url is not None
         registry = Registry(
             database=database,
-            store=DiskStore(settings.data),
+            store=store,
             checker=Checker(),
             staging=settings.data / "staging",
             clock=_now,
+            leads=lambda: leadership.held or not shared_store,
+            orphan_age_s=_ORPHAN_AGE_S if shared_store else 0,
         )
 
-        def locate(digest: str) -> tuple[Path, bool]:
-            located = registry.locate(digest)
-            return located.path, located.baked
-
+        secrets_of = _service_secrets(settings)
         # The runtime imports its libraries while the database is opened: on two cores that costs a restart nothing.
-        engine = local_engine(settings.local, locate)
+        engine = _engine(settings, registry, directory, leadership, secrets_of)
         engine_start = asyncio.create_task(engine.start())
         stack.push_async_callback(_give_up_start, engine, engine_start)
 
-        await asyncio.to_thread(migrate, database.engine, kept=settings.data / "artifacts")
+        await asyncio.to_thread(open_for_serving, database.engine, kept=settings.data / "artifacts")
+        standing = asyncio.create_task(leadership.run())
+        stack.push_async_callback(_cancel, standing)
 
-        directory = Directory()
         tenants = Tenants(database=database, directory=directory, clock=_now)
         keys = Keys(database=database, directory=directory, clock=_now)
         await tenants.load()
@@ -156,20 +187,39 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
 
         # The journal is made before the engine is used and stops after it: calls that drain are still metered.
         journal_folder = settings.data / "journal"
+        backlog = Backlog(limit_bytes=settings.metering.backlog_bytes)
         shipper = Shipper(
-            journal_folder=journal_folder, database=database, interval_s=settings.metering.ship_interval_s
+            journal_folder=journal_folder,
+            database=database,
+            interval_s=settings.metering.ship_interval_s,
+            backlog=backlog,
         )
         journal = Journal(
-            journal_folder, source=secrets.token_hex(8), sync_interval_s=settings.metering.sync_interval_s
+            journal_folder,
+            source=secrets.token_hex(8),
+            sync_interval_s=settings.metering.sync_interval_s,
+            backlog=backlog,
         )
         stack.push_async_callback(shipper.drain)
         stack.callback(journal.close)
         stack.push_async_callback(engine.stop)
         await engine_start
 
-        deployments = Deployments(database=database, registry=registry, engine=engine, directory=directory, clock=_now)
+        deployments = Deployments(
+            database=database,
+            registry=registry,
+            engine=engine,
+            directory=directory,
+            clock=_now,
+            spread_s=_SPREAD_S if database.shared else 0,
+        )
         await deployments.start()
         stack.push_async_callback(deployments.stop)
+
+        gateways = Gateways(database, url=url, on_count=directory.count_gateways)
+        await gateways.join()
+        stack.push_async_callback(gateways.leave)
+        following = Following(database=database, tenants=tenants, deployments=deployments)
 
         figures = PredictFigures(known=lambda tenant, model: directory.route(tenant, model) is not None)
         predict = PredictApp(
@@ -193,17 +243,54 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             shipper=shipper,
             books=_price_books(settings),
             limits=settings.limits,
+            runtimes=engine.runtimes,
             url=url,
             clock=_now,
         )
         page = make_page(figures, EngineFiguresCollector(engine), JournalFiguresCollector(journal, shipper))
-        for loop in (shipper.run(), predict.watch.run(), _flush_keys(authenticator)):
+        for loop in (
+            shipper.run(),
+            predict.watch.run(),
+            registry.run(),
+            gateways.run(),
+            following.run(),
+            _flush_keys(authenticator),
+        ):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
         running.lane = predict.lane
         running.door = Door(
             predict=predict, api=api, authenticator=authenticator, metrics_page=page, ready=lambda: running.serving
         )
+        if secrets_of is not None:
+            running.internal_door = ArtifactDoor(
+                directory=directory, secrets=secrets_of, store=store, redirect=settings.artifacts.redirect
+            )
         yield running
+
+
+def _service_secrets(settings: Settings) -> ServiceSecrets | None:
+    """None for the local engine: its replicas can be reached by nobody else."""
+    if settings.engine == "local":
+        return None
+    assert settings.service_secret_key is not None, "settings are checked when they are read"
+    return ServiceSecrets(settings.service_secret_key.get_secret_value().encode())
+
+
+def _engine(
+    settings: Settings,
+    registry: Registry,
+    directory: Directory,
+    leadership: Leadership,
+    secrets_of: ServiceSecrets | None,
+) -> Engine:
+    if secrets_of is None:
+        return local_engine(settings.local, registry)
+
+    def quota_of(tenant: str) -> Quota | None:
+        found = directory.tenant(tenant)
+        return None if found is None else found.quota
+
+    return knative_engine(settings, secrets=secrets_of, quota_of=quota_of, leads=lambda: leadership.held)
 
 
 def _price_books(settings: Settings) -> PriceBooks:

@@ -42,6 +42,8 @@ class MeteringSettings(BaseSettings):
     killed process either way."""
     ship_interval_s: float = Field(1.0, gt=0)
     """How often the journal is moved to the ledger."""
+    backlog_bytes: int = Field(1024 * _MIB, gt=0)
+    """How much usage may wait for a database that is away; then predictions are refused before work is done for them."""
 
 
 class ArtifactSettings(BaseSettings):

@@ -127,12 +127,12 @@ async def _write(answer: Answer, send: Send, *, closing: bool) -> None:
     size = sum(map(len, answer.body))
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     headers.append((b"content-length", b"%d" % size))
-    if answer.rows or answer.compute_us:
-        headers += (
-            (b"roost-compute-us", b"%d" % answer.compute_us),
-            (b"roost-queue-us", b"%d" % answer.queue_us),
-            (b"roost-rows", b"%d" % answer.rows),
-        )
+    # On every answer, also a refusal: they tell the gateway that it was a replica that spoke, and no proxy on the way.
+    headers += (
+        (b"roost-compute-us", b"%d" % answer.compute_us),
+        (b"roost-queue-us", b"%d" % answer.queue_us),
+        (b"roost-rows", b"%d" % answer.rows),
+    )
     if closing:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

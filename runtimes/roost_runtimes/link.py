@@ -1,7 +1,6 @@
 """The framed door of a replica: the same core as behind HTTP, spoken to by the local engine over a Unix socket."""
 
 import asyncio
-import importlib
 import logging
 import os
 import signal
@@ -19,14 +18,13 @@ from roost_runtimes.artifact import check_digest
 from roost_runtimes.content import fold_headers
 from roost_runtimes.core import Answer, Core, Request
 from roost_runtimes.errors import RequestError
+from roost_runtimes.factories import ModelFactory
 from roost_runtimes.frames import FIGURES, Buffer, FrameProtocol, Kind
 from roost_runtimes.messages import error_answer
-from roost_runtimes.model import Model, ModelError
+from roost_runtimes.model import ModelError
 from roost_runtimes.sandbox import set_process_name
 
 logger = logging.getLogger(__name__)
-
-ModelFactory = Callable[..., Model]
 
 _REMEMBERED = 256
 _REQUEST, _ANSWER = int(Kind.REQUEST), int(Kind.ANSWER)
@@ -56,13 +54,6 @@ class Assignment:
 
 Confine = Callable[[Assignment], None]
 """Gives up what this assignment does not need, for good, before the model is opened."""
-
-
-def load_factory(reference: str) -> ModelFactory:
-    """The callable behind `module:attribute`; it makes a Model from (path, name=, version=, baked=)."""
-    module, _, attribute = reference.partition(":")
-    factory: ModelFactory = getattr(importlib.import_module(module), attribute)
-    return factory
 
 
 class ReplicaLink(FrameProtocol):

@@ -7,7 +7,7 @@ onnxruntime and numpy without them starts threads.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -50,6 +50,8 @@ class OnnxModel(Model):
     """A model file opened for serving on the CPU. The constructor raises ModelError when it cannot be served."""
 
     platform = "onnxruntime_onnx"
+    providers: ClassVar[Sequence[str]] = ("CPUExecutionProvider",)
+    """What computes, in ONNX Runtime's words: each node runs on the first of them that can."""
 
     def __init__(self, path: str | Path | bytes, *, name: str, version: str, baked: bool = False) -> None:
         """Open the file (or its content). `baked`: it was optimised when it was uploaded, so it is loaded as it is."""
@@ -57,7 +59,7 @@ class OnnxModel(Model):
         self.version = version
         lean = baked and not isinstance(path, bytes) and is_lean(Path(path).parent)
         source = path if isinstance(path, bytes) else str(path)
-        self._session = _open(source, session_options(baked=baked, lean=lean))
+        self._session = _open(source, session_options(baked=baked, lean=lean), self.providers)
         self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
         self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
         self._names = [spec.name for spec in self.outputs]
@@ -119,9 +121,9 @@ def _out_of_memory() -> ModelError:
     return ModelError("the model ran out of memory on this input", code="out_of_memory")
 
 
-def _open(path: str | bytes, options: Any) -> Any:
+def _open(path: str | bytes, options: Any, providers: Sequence[str]) -> Any:
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=list(providers))
     except MemoryError:
         raise ModelError("the model does not fit into memory", code="out_of_memory") from None
     except Exception as error:

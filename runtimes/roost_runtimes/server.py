@@ -1,6 +1,6 @@
 """Serves one model over HTTP until it is told to stop: the program inside a runtime's container.
 
-listen (live, not ready) ─▶ check the digest, load, warm up ─▶ ready ─▶ SIGTERM: drain ─▶ exit 0
+listen (live, not ready) ─▶ wait for the file, load, warm up ─▶ ready ─▶ SIGTERM: drain ─▶ exit 0
 """
 
 import asyncio
@@ -9,9 +9,11 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 import uvicorn
@@ -19,6 +21,8 @@ import uvloop
 
 from roost_runtimes.artifact import check_digest
 from roost_runtimes.core import Core, Limits
+from roost_runtimes.factories import ONNX, ModelFactory, load_factory
+from roost_runtimes.fetch import Fetch, FetchError
 from roost_runtimes.framing import Guard, check_all
 from roost_runtimes.http_door import HttpDoor
 from roost_runtimes.model import ModelError
@@ -37,13 +41,15 @@ _BACKLOG = 2048
 class Settings:
     """What the command line says."""
 
-    model: Path
-    """The file, or a folder that holds it as model.onnx."""
+    model: Path | Fetch
+    """The file, or a folder that holds it as model.onnx; or the fetch that brings it."""
     name: str
     version: str
     digest: str | None = None
     """sha256 of the file in hexadecimal; a file of another one is not loaded."""
     baked: bool = False
+    factory: str = ONNX
+    """What opens the file, as module:callable."""
     host: str = "0.0.0.0"  # noqa: S104 - a container is reached from outside; the secret guards it
     port: int = 8080
     uds: Path | None = None
@@ -83,11 +89,20 @@ class _Server(uvicorn.Server):
 
 def run(settings: Settings) -> int:
     """Serve until stopped. Returns the exit status: 0 = drained, 1 = the model cannot be served or the port is taken."""
+    loader = _Loader(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        status = runner.run(_serve(settings, loader))
+    if isinstance(settings.model, Fetch):
+        settings.model.clean_up()
+    if loader.busy:
+        # Told to stop meanwhile. Nobody waits for a model that nobody will call, and what is left of Python must not be
+        # taken down under a thread that is inside of a library.
+        logging.shutdown()
+        os._exit(status)
+    return status
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, loader: "_Loader") -> int:
     try:
         listener = _listen(settings)
     except OSError as error:
@@ -117,7 +132,7 @@ async def _serve(settings: Settings) -> int:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     logger.info("listening", extra={"address": _address(listener)})
     try:
-        status = await _load_and_wait(settings, door, stop)
+        status = await _load_and_wait(settings, loader, door, stop)
     finally:
         server.should_exit = True
         await serving
@@ -129,15 +144,21 @@ async def _serve(settings: Settings) -> int:
     return status
 
 
-async def _load_and_wait(settings: Settings, door: HttpDoor, stop: asyncio.Event) -> int:
+async def _load_and_wait(settings: Settings, loader: "_Loader", door: HttpDoor, stop: asyncio.Event) -> int:
+    stopping = asyncio.ensure_future(stop.wait())
+    loading = loader.start()
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        return 0
     try:
-        core = await asyncio.to_thread(_load, settings)
+        core = loading.result()
     except ModelError as error:
+        stopping.cancel()
         logger.error("model_failed", extra={"reason": error.code, "detail": error.message})  # noqa: TRY400
         return 1
     door.core = core
     logger.info("model_ready", extra={"model": settings.name, "version": settings.version, "run_us": core.run_us})
-    await stop.wait()
+    await stopping
     logger.info("draining", extra={"inflight": door.active})
     core.draining = True
     clock = asyncio.get_running_loop().time
@@ -149,16 +170,42 @@ async def _load_and_wait(settings: Settings, door: HttpDoor, stop: asyncio.Event
         await asyncio.sleep(_POLL_S)
 
 
-def _load(settings: Settings) -> Core:
-    path = settings.model / "model.onnx" if settings.model.is_dir() else settings.model
-    if not path.is_file():
-        raise ModelError("there is no model file at the path given", code="not_found")
-    if settings.digest is not None:
-        check_digest(path, settings.digest)
-    # Here and not above, so that the door listens before the import is through.
-    from roost_runtimes.onnx_model import OnnxModel  # noqa: PLC0415
+class _Loader:
+    """Loads the model on a thread that does not keep the process from ending."""
 
-    model = OnnxModel(path, name=settings.name, version=settings.version, baked=settings.baked)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
+
+    @property
+    def busy(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> asyncio.Future[Core]:
+        """The core, or ModelError when there is none to be had."""
+        self._loop = asyncio.get_running_loop()
+        self._loaded: asyncio.Future[Core] = self._loop.create_future()
+        self._thread.start()
+        return self._loaded
+
+    def _run(self) -> None:
+        try:
+            core = _load(self._settings)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
+            self._tell(self._loaded.set_exception, error)
+        else:
+            self._tell(self._loaded.set_result, core)
+
+    def _tell(self, how: Callable[[Any], None], what: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the wait
+            self._loop.call_soon_threadsafe(how, what)
+
+
+def _load(settings: Settings) -> Core:
+    # Here and not above, so that the door listens before the import is through; and before the wait for the file.
+    factory = _factory_of(settings)
+    path = _file_of(settings)
+    model = factory(path, name=settings.name, version=settings.version, baked=settings.baked)
     core = Core(
         model,
         slots=settings.slots,
@@ -168,6 +215,29 @@ def _load(settings: Settings) -> Core:
     )
     core.warm_up()
     return core
+
+
+def _factory_of(settings: Settings) -> ModelFactory:
+    """Raises ModelError when there is none of this name, or what it needs is not installed."""
+    try:
+        return load_factory(settings.factory)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"{settings.factory} cannot be imported: {error}", code="runtime_missing") from error
+
+
+def _file_of(settings: Settings) -> Path:
+    """The model's file, its digest verified. Raises ModelError."""
+    if isinstance(settings.model, Fetch):
+        try:
+            return settings.model.wait()
+        except FetchError as error:
+            raise ModelError(error.message, code=error.code) from error
+    path = settings.model / "model.onnx" if settings.model.is_dir() else settings.model
+    if not path.is_file():
+        raise ModelError("there is no model file at the path given", code="not_found")
+    if settings.digest is not None:
+        check_digest(path, settings.digest)
+    return path
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from roost_runtimes import landlock, sandbox
 from roost_runtimes.confinement import ReplicaConfinement, python_folders
+from roost_runtimes.factories import ONNX, ModelFactory, load_factory
 from roost_runtimes.forking import prepare_to_fork
-from roost_runtimes.link import Assignment, Confine, ModelFactory, load_factory, serve_link
+from roost_runtimes.link import Assignment, Confine, serve_link
 from roost_runtimes.logs import configure_logs
 from roost_runtimes.rehearsal import rehearse
 
@@ -35,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="roost-zygote", description=__doc__)
     parser.add_argument("--control-fd", type=int, required=True, help="inherited end of the control socket")
     parser.add_argument("--parent", type=int, required=True, help="pid of the engine's process")
-    parser.add_argument("--model-factory", default="roost_runtimes.onnx_model:OnnxModel", help="module:callable")
+    parser.add_argument("--model-factory", default=ONNX, help="module:callable")
     options = parser.parse_args()
     sandbox.die_with_parent(options.parent)
     sandbox.set_process_name("roost:zygote")

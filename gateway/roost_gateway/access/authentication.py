@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from urllib.parse import parse_qsl, unquote_plus
 
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, and_, bindparam, or_, update
 
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.principals import Principal
@@ -120,5 +120,8 @@ def _unauthenticated() -> Unauthenticated:
 
 
 def _write_last_used(connection: Connection, uses: dict[str, datetime]) -> None:
-    statement = update(api_keys).where(api_keys.c.id == bindparam("key_id")).values(last_used_at=bindparam("used"))
+    """Forwards only: another gateway may have seen a key later."""
+    last = api_keys.c.last_used_at
+    older = and_(api_keys.c.id == bindparam("key_id"), or_(last.is_(None), last < bindparam("used")))
+    statement = update(api_keys).where(older).values(last_used_at=bindparam("used"))
     connection.execute(statement, [{"key_id": key_id, "used": used} for key_id, used in uses.items()])

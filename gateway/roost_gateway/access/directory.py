@@ -1,23 +1,29 @@
 """Everything a call needs to be let in and routed, in memory: keys, tenants and routes.
 
-The database is not on the prediction path. The directory is loaded at start and changed in the same operation as each
-write, always from the event loop, so that a reader needs no lock.
+The database is not on the prediction path. The directory is loaded at start, changed in the same operation as each write,
+and brought up to date when another gateway wrote; always from the event loop, so that a reader needs no lock.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from itertools import count
 
 from roost_gateway.access.routes import Route
+from roost_gateway.access.shares import share_of
 from roost_platform.domain.services import ServiceKey
-from roost_platform.domain.tenants import ApiKey, Tenant
+from roost_platform.domain.tenants import ApiKey, Quota, Tenant
+from roost_platform.registry.finishing import KeyedLocks
 
 
 class Directory:
     """Look-ups by hash, name and route; holds no secret, only hashes."""
 
     def __init__(self) -> None:
+        self._changing = KeyedLocks()
         self._tenants: dict[str, Tenant] = {}
+        self._shares: dict[str, Quota] = {}
+        self._gateways = 1
         self._keys: dict[bytes, ApiKey] = {}
         self._hash_of: dict[str, bytes] = {}
         self._routes: dict[tuple[str, str], Route] = {}
@@ -28,19 +34,37 @@ class Directory:
 
     # Tenants
 
+    def changing(self, tenant: str) -> AbstractAsyncContextManager[None]:
+        """Held by whoever changes a tenant or its keys, from before the database is asked until this says the same: what
+        one read before must not overwrite what another wrote after.
+        """
+        return self._changing.hold(tenant)
+
     def tenant(self, name: str) -> Tenant | None:
         return self._tenants.get(name)
 
     def tenants(self) -> list[Tenant]:
         return sorted(self._tenants.values(), key=lambda tenant: tenant.name)
 
+    def share(self, name: str) -> Quota | None:
+        """What this gateway admits of a tenant's calls; None when there is no such tenant."""
+        return self._shares.get(name)
+
+    def count_gateways(self, number: int) -> None:
+        """So many gateways, this one included, admit calls from now on."""
+        if number != self._gateways:
+            self._gateways = number
+            self._shares = {name: share_of(tenant.quota, number) for name, tenant in self._tenants.items()}
+
     def put_tenant(self, tenant: Tenant) -> None:
         self._tenants[tenant.name] = tenant
+        self._shares[tenant.name] = share_of(tenant.quota, self._gateways)
         self._note_key_change()
 
     def remove_tenant(self, name: str) -> None:
         """Forget a tenant and its keys; its routes stay until each model is deleted."""
         self._tenants.pop(name, None)
+        self._shares.pop(name, None)
         for key in self.keys_of(name):
             self._keys.pop(self._hash_of.pop(key.id), None)
             self._last_used.pop(key.id, None)
@@ -62,6 +86,18 @@ class Directory:
     def put_key(self, key: ApiKey, digest: bytes) -> None:
         self._keys[digest] = key
         self._hash_of[key.id] = digest
+        self._note_key_change()
+
+    def set_keys(self, tenant: str, keys: Iterable[tuple[ApiKey, bytes]]) -> None:
+        """Exactly these are the keys of a tenant from now on."""
+        found = list(keys)
+        kept = {key.id for key, _ in found}
+        for key in [key for key in self.keys_of(tenant) if key.id not in kept]:
+            self._keys.pop(self._hash_of.pop(key.id), None)
+            self._last_used.pop(key.id, None)
+        for key, digest in found:
+            self._keys[digest] = key
+            self._hash_of[key.id] = digest
         self._note_key_change()
 
     def change_key(self, key: ApiKey) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from roost_gateway.access.directory import Directory
+from roost_platform.database.changes import note_change
 from roost_platform.database.connection import Database
 from roost_platform.database.tables import api_keys
 from roost_platform.domain.errors import Conflict, InvalidRequest, NotFound
@@ -49,13 +50,12 @@ class Keys:
         if len(self._directory.keys_of(tenant)) >= KEYS_PER_TENANT:
             raise Conflict(f"a tenant has at most {KEYS_PER_TENANT} keys", code="too_many_keys")
         new = make_key(tenant=tenant, name=name, scopes=scopes, now=now, expires_at=expires_at)
-        try:
-            await self._database.write(insert_key, new)
-        except IntegrityError as error:
-            raise NotFound("no such tenant") from error
-        if self._directory.tenant(tenant) is None:  # deleted while the key was written, and the key with it
-            raise NotFound("no such tenant")
-        self._directory.put_key(new.key, new.digest)
+        async with self._directory.changing(tenant):
+            try:
+                await self._database.write(_add_key, new)
+            except IntegrityError as error:
+                raise NotFound("no such tenant") from error
+            self._directory.put_key(new.key, new.digest)
         return new
 
     def list(self, tenant: str) -> list[ApiKey]:
@@ -67,13 +67,13 @@ class Keys:
 
     async def revoke(self, tenant: str, key_id: str) -> None:
         """End a key; it stops working before this returns. Again is fine. Raises NotFound."""
-        key = self._directory.key_by_id(key_id)
-        if key is None or key.tenant != tenant:
-            raise NotFound("no such key")
-        if key.revoked_at is None:
-            revoked = replace(key, revoked_at=self._clock())
-            await self._database.write(_update_revoked, revoked)
-            if self._directory.key_by_id(key_id) is not None:
+        async with self._directory.changing(tenant):
+            key = self._directory.key_by_id(key_id)
+            if key is None or key.tenant != tenant:
+                raise NotFound("no such key")
+            if key.revoked_at is None:
+                revoked = replace(key, revoked_at=self._clock())
+                await self._database.write(_update_revoked, revoked)
                 self._directory.change_key(revoked)
 
 
@@ -82,6 +82,11 @@ def make_key(*, tenant: str, name: str, scopes: frozenset[Scope], now: datetime,
         id=secrets.token_hex(8), tenant=tenant, name=name, scopes=scopes, created_at=now, expires_at=expires_at
     )
     return NewKey(key=key, secret=make_secret())
+
+
+def _add_key(connection: Connection, new: NewKey) -> None:
+    insert_key(connection, new)
+    note_change(connection, new.key.tenant)
 
 
 def insert_key(connection: Connection, new: NewKey) -> None:
@@ -120,3 +125,4 @@ def _key(row: Mapping[Any, Any]) -> ApiKey:
 
 def _update_revoked(connection: Connection, key: ApiKey) -> None:
     connection.execute(update(api_keys).where(api_keys.c.id == key.id).values(revoked_at=key.revoked_at))
+    note_change(connection, key.tenant)

@@ -99,6 +99,15 @@ class Route:
             self._by_version[record.revision.version] = record
         self._fallback = max(self.records, key=lambda r: (_PREFERENCE[r.state], r.generation), default=None)
 
+    def says_the_same(self, other: "Route") -> bool:
+        """Whether nothing that a call or an engine could notice differs."""
+        return (self.service, self.records, self.last_version, self.created_at) == (
+            other.service,
+            other.records,
+            other.last_version,
+            other.created_at,
+        )
+
     def record(self, name: str) -> RevisionRecord | None:
         return next((r for r in self.records if r.revision.name == name), None)
 

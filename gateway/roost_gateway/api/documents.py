@@ -61,6 +61,10 @@ class QuotaChange(Request):
     concurrent_requests: _Count = Field(default=None, description="Most predictions in flight at once.")
     requests_per_second: _Rate = Field(default=None, description="Sustained rate of predictions.", examples=[50])
     burst: _Count = Field(default=None, description="Predictions at once above the rate; 0 = one second's worth.")
+    cpu_millicores: _Count = Field(default=None, description="On a cluster: thousandths of a core of all replicas.")
+    memory_bytes: _Count = Field(default=None, description="On a cluster: bytes of memory of all replicas.")
+    replicas: _Count = Field(default=None, description="On a cluster: most replicas of all models together.")
+    gpus: _Count = Field(default=None, description="On a cluster: GPUs of all replicas.")
 
 
 class NewTenant(Request):

@@ -12,7 +12,10 @@ from roost_gateway.client import Document
 app = typer.Typer(help="Create and manage tenants (operator).", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant.")]
-_LIMITS = "models, storage-bytes, concurrent-requests, requests-per-second, burst; 0 = no limit"
+_LIMITS = (
+    "models, storage-bytes, concurrent-requests, requests-per-second, burst, and on a cluster cpu-millicores, "
+    "memory-bytes, replicas, gpus; 0 = no limit"
+)
 
 
 @command(app, "create", example="roost tenant create acme --save")

@@ -1,15 +1,16 @@
 """Deployments: what brings a version into service, moves traffic, takes it back, and ends it.
 
 Each change is one transaction, then the directory, then the engine; a watcher per model carries revisions under way to
-ready or failed. Changes of one model wait for each other, and run to their end even when the caller is gone.
+ready or failed. Changes of one model wait for each other, and run to their end even when the caller is gone. Of several
+gateways on one database any one takes a change; the others follow, each with its own directory and engine.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from math import inf
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -33,8 +34,8 @@ _FIRST_POLL_S = 0.002
 class ModelRemover(Protocol):
     """The part of the registry that a deletion needs."""
 
-    async def delete_model(self, key: ServiceKey) -> None:
-        """Remove the model's rows and whatever artifacts nothing else uses."""
+    async def delete_model(self, key: ServiceKey, *, drained: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Remove the model's rows, and after `drained` whatever artifacts nothing else uses. Raises NotFound."""
 
 
 class Deployments:
@@ -50,8 +51,11 @@ class Deployments:
         clock: Callable[[], datetime],
         poll_s: float = 0.05,
         retry_s: float = 1.0,
+        spread_s: float = 0.0,
     ) -> None:
-        """`poll_s`: how often, in the end, a rollout asks the engine; `retry_s`: pause after engine or database failed."""
+        """`poll_s`: how often, in the end, a rollout asks the engine; `retry_s`: pause after engine or database failed.
+        `spread_s`: how long other gateways may send calls to a model that is deleted; the engine keeps it until then.
+        """
         self._database = database
         self._registry = registry
         self._engine = engine
@@ -59,20 +63,21 @@ class Deployments:
         self._clock = clock
         self._poll_s = poll_s
         self._retry_s = retry_s
+        self._spread_s = spread_s
         self._locks: WeakValueDictionary[ServiceKey, asyncio.Lock] = WeakValueDictionary()
         self._operations: set[asyncio.Task[Any]] = set()
         self._watchers: dict[ServiceKey, asyncio.Task[None]] = {}
         self._deleting: set[ServiceKey] = set()
         self._unapplied: set[ServiceKey] = set()
         self._unsure: set[ServiceKey] = set()
+        self._ending: dict[ServiceKey, float] = {}
+        """Models that are no more, and from when on (in the loop's time) the engine may let them go."""
         self._failures: dict[ServiceKey, dict[str, RevisionStatus]] = {}
 
     async def start(self) -> None:
         """Load every model, tell the engine, and carry on with rollouts that an earlier process left unfinished."""
         for route in await self._database.read(store.load_routes):
-            self._directory.put_route(route)
-            if route.records:  # a model without revisions is an upload that was cut off before its deployment
-                await self._apply(route)
+            await self._publish(route)
         self._engine.complete()
 
     async def stop(self) -> None:
@@ -114,12 +119,17 @@ class Deployments:
         return route.service.scaling
 
     async def delete(self, key: ServiceKey) -> None:
-        """Delete a model: unknown to new calls at once, gone when calls in flight have ended. Raises NotFound."""
-        if self._directory.route(key.tenant, key.model) is None:
+        """Delete a model: unknown to new calls at once, gone when calls in flight have ended. Raises NotFound.
+
+        Its rows go first. When that fails it is served as before; whatever fails later, it is deleted, and the engine is
+        told until it has let go.
+        """
+        route = self._directory.route(key.tenant, key.model)
+        if route is None:
             raise NotFound("no such model")
         self._deleting.add(key)
         self._directory.remove_route(key)
-        await self._exclusively(key, partial(self._delete, key))
+        await self._exclusively(key, partial(self._delete, route))
 
     def statuses(self, route: Route) -> list[RevisionStatus]:
         """How each revision of a model is, oldest first; of failed ones, what was known when they failed."""
@@ -144,6 +154,21 @@ class Deployments:
         while (watcher := self._watchers.get(key)) is not None:
             await asyncio.wait([watcher])
 
+    def follow(self, key: ServiceKey) -> None:
+        """Another gateway has changed this model, or may have: look soon, and do what it takes. Does not wait."""
+        self._unsure.add(key)
+        self._ensure_watched(key)
+
+    async def outdated(self) -> set[ServiceKey]:
+        """Models of which the database says something else than the directory, which knows them or not."""
+        stored = {route.key: route for route in await self._database.read(store.load_routes)}
+        known = {route.key: route for route in self._directory.routes()}
+        return {
+            key
+            for key in stored.keys() | known.keys()
+            if key not in stored or key not in known or not stored[key].says_the_same(known[key])
+        }
+
     # Operations, each with the model's lock held
 
     async def _deploy(self, key: ServiceKey, wish: store.Wish) -> RevisionRecord:
@@ -164,23 +189,36 @@ class Deployments:
         await self._publish(route)
         return route
 
-    async def _delete(self, key: ServiceKey) -> None:
+    async def _delete(self, route: Route) -> None:
+        key, deleted = route.key, False
+
+        async def drained() -> None:
+            nonlocal deleted
+            deleted = True
+            await self._end(key)
+
         try:
-            await self._engine.delete(key)
-            with suppress(NotFound):  # an earlier try removed the rows and failed after that
-                await self._registry.delete_model(key)
-        except Exception:
-            # Nothing may stay half gone: what the database still has is served again.
-            self._deleting.discard(key)
-            route = await self._database.read(store.load_route, key)
-            if route is not None:
-                await self._publish(route)
+            await self._registry.delete_model(key, drained=drained)
+        except NotFound:  # another gateway was faster
+            await drained()
             raise
-        else:
-            self._failures.pop(key, None)
-            self._unapplied.discard(key)
+        except Exception:
+            if not deleted:  # nothing may stay half gone: it is served again, as it was until the database can be asked
+                self._directory.put_route(route)
+                self.follow(key)
+            raise
         finally:
             self._deleting.discard(key)
+
+    async def _end(self, key: ServiceKey) -> None:
+        """The rows are gone: drain the engine, now or, when that fails, some time later."""
+        self._forget(key)
+        await asyncio.sleep(self._spread_s)
+        try:
+            await self._let_go(key)
+        except Exception as error:  # noqa: BLE001 - an engine out of reach must not undo what the database says
+            log.warning("delete_failed", extra=_fields(key, error=repr(error)))
+            self._ensure_watched(key)
 
     async def _exclusively(self, key: ServiceKey, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` alone among the changes of this model, and to its end even when the caller is cancelled."""
@@ -209,12 +247,26 @@ class Deployments:
         if route.key in self._deleting:
             return  # a deletion waits for this operation; calls must go on finding nothing
         self._directory.put_route(route)
-        await self._apply(route)
+        if route.records:  # a model without revisions is an upload that was cut off before its deployment
+            await self._apply(route)
+
+    def _forget(self, key: ServiceKey) -> None:
+        self._directory.remove_route(key)
+        self._failures.pop(key, None)
+        self._unapplied.discard(key)
+        self._ending[key] = asyncio.get_running_loop().time() + self._spread_s
+
+    async def _let_go(self, key: ServiceKey) -> None:
+        """Returns when the engine has nothing of a model any more that was deleted; no harm for one that was not."""
+        if key in self._ending:
+            await self._engine.delete(key)
+            self._ending.pop(key, None)
 
     async def _apply(self, route: Route) -> None:
         """Tell the engine; when that fails, the watcher tells it again until it works."""
         key = route.key
         try:
+            await self._let_go(key)  # an earlier model of this name
             await self._engine.apply(route.service)
         except Exception as error:  # noqa: BLE001 - an engine out of reach must not undo what the database says
             log.warning("apply_failed", extra=_fields(key, error=repr(error)))
@@ -229,7 +281,7 @@ class Deployments:
             self._watchers[key] = asyncio.create_task(self._watch(key))
 
     def _has_work(self, key: ServiceKey) -> bool:
-        if key in self._unsure:
+        if key in self._unsure or key in self._ending:
             return True
         route = self._directory.route(key.tenant, key.model)
         if route is None:
@@ -260,22 +312,34 @@ class Deployments:
     async def _advance(self, key: ServiceKey) -> None:
         if key in self._unsure:
             await self._reload(key)
+        if self._ending.get(key, inf) <= asyncio.get_running_loop().time():
+            await self._let_go(key)
         route = self._directory.route(key.tenant, key.model)
         if route is None:
             return
         if key in self._unapplied:
             await self._apply(route)
         for verdict in verdicts(route, self._engine.status(key)):
-            await self._publish(await self._record(key, verdict))
+            try:
+                await self._publish(await self._record(key, verdict))
+            except NotFound:  # deleted by another gateway
+                self._unsure.add(key)
+                return
 
     async def _reload(self, key: ServiceKey) -> None:
-        """Follow the database after a transaction whose end is unknown."""
-        route = await self._database.read(store.load_route, key)
-        self._unsure.discard(key)
-        if route is not None:
+        """Follow the database after another gateway's change, or after a transaction whose end is unknown."""
+        self._unsure.discard(key)  # before the look: a change that comes meanwhile asks for another one
+        try:
+            route = await self._database.read(store.load_route, key)
+        except BaseException:
+            self._unsure.add(key)
+            raise
+        known = self._directory.route(key.tenant, key.model)
+        if route is None:
+            if known is not None:
+                self._forget(key)
+        elif known is None or not route.says_the_same(known):
             await self._publish(route)
-        else:
-            self._directory.remove_route(key)
 
     async def _record(self, key: ServiceKey, verdict: Verdict) -> Route:
         if verdict.failure is None:

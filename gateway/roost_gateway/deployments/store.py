@@ -1,7 +1,8 @@
 """Revisions and traffic in the database: each function is one transaction and returns the model as it is after it.
 
 The database is the truth about rollouts. Whatever moment a gateway dies at, these rows hold a state that `start` of the
-next one can carry on from: a revision is deploying, ready or failed, and traffic goes to ready revisions only.
+next one can carry on from: a revision is deploying, ready or failed, and traffic goes to ready revisions only. Whoever
+changes a model locks its row first, so that of two gateways the second one sees what the first one did.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, insert, select, update
 
 from roost_gateway.access.routes import RevisionRecord, RevisionState, Route, generation_of, revision_name
+from roost_platform.database.changes import note_change
 from roost_platform.database.tables import models, revisions, versions
 from roost_platform.domain.errors import Conflict, NotFound
 from roost_platform.domain.scaling import ScalingPolicy
@@ -43,12 +45,8 @@ def load_routes(connection: Connection) -> list[Route]:
 
 
 def load_route(connection: Connection, key: ServiceKey) -> Route | None:
-    """One model as stored, or None. The row is locked where the database has row locks."""
-    row = connection.execute(select(models).where(_is_model(key)).with_for_update()).mappings().one_or_none()
-    if row is None:
-        return None
-    found = connection.execute(_revisions_query().where(_of_model(revisions, key))).mappings()
-    return _route(row, [_record(r) for r in found])
+    """One model as stored, or None."""
+    return _load(connection, key, select(models).where(_is_model(key)))
 
 
 def add_revision(
@@ -69,7 +67,7 @@ def add_revision(
         _change_model(connection, key, scaling=scaling.to_json())
     same = _same(route.records, wish)
     if same is not None:
-        return _existing(connection, key), same
+        return _changed(connection, key), same
     query = select(models.c.last_generation).where(_is_model(key))
     generation = connection.execute(query).scalar_one() + 1
     name = revision_name(key.model, generation)
@@ -88,7 +86,7 @@ def add_revision(
         )
     )
     _drop_old(connection, _existing(connection, key))
-    return _existing(connection, key), name
+    return _changed(connection, key), name
 
 
 def mark_ready(connection: Connection, key: ServiceKey, name: str) -> Route:
@@ -104,7 +102,7 @@ def mark_ready(connection: Connection, key: ServiceKey, name: str) -> Route:
     newest_serving = max((generation_of(t.revision) for t in route.service.traffic), default=0)
     if record.generation > newest_serving:
         _all_traffic_to(connection, key, name)
-    return _existing(connection, key)
+    return _changed(connection, key)
 
 
 def mark_failed(connection: Connection, key: ServiceKey, name: str, reason: str) -> Route:
@@ -114,7 +112,7 @@ def mark_failed(connection: Connection, key: ServiceKey, name: str, reason: str)
     if record is None or record.state is not RevisionState.DEPLOYING:
         return route
     _change_revision(connection, key, name, RevisionState.FAILED, reason)
-    return _existing(connection, key)
+    return _changed(connection, key)
 
 
 def roll_back(connection: Connection, key: ServiceKey, version: int) -> Route:
@@ -138,7 +136,7 @@ def roll_back(connection: Connection, key: ServiceKey, version: int) -> Route:
             reason = f"Cancelled: the model was rolled back to version {version} first"
             _change_revision(connection, key, other.revision.name, RevisionState.FAILED, reason)
     _all_traffic_to(connection, key, record.revision.name)
-    return _existing(connection, key)
+    return _changed(connection, key)
 
 
 def change_scaling(
@@ -148,14 +146,30 @@ def change_scaling(
     scaling = _existing(connection, key).service.scaling.with_changes(options)
     check(scaling)
     _change_model(connection, key, scaling=scaling.to_json())
-    return _existing(connection, key)
+    return _changed(connection, key)
 
 
 def _existing(connection: Connection, key: ServiceKey) -> Route:
-    route = load_route(connection, key)
+    """One model, its row locked where the database has row locks. Raises NotFound."""
+    route = _load(connection, key, select(models).where(_is_model(key)).with_for_update())
     if route is None:
         raise NotFound("no such model")
     return route
+
+
+def _changed(connection: Connection, key: ServiceKey) -> Route:
+    """One model after its last change in this transaction, of which other gateways are told."""
+    route = _existing(connection, key)
+    note_change(connection, key.tenant, key.model)
+    return route
+
+
+def _load(connection: Connection, key: ServiceKey, query: Select[Any]) -> Route | None:
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        return None
+    found = connection.execute(_revisions_query().where(_of_model(revisions, key))).mappings()
+    return _route(row, [_record(r) for r in found])
 
 
 def _same(records: Iterable[RevisionRecord], wish: Wish) -> str | None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from time import perf_counter
+from typing import NamedTuple
 
 import orjson
 from starlette.types import Message, Receive, Send
@@ -19,12 +20,14 @@ from roost_gateway.access.routes import Route
 from roost_gateway.errors import INTERNAL, answer_of
 from roost_gateway.predict.bodies import ClientGone, read_body
 from roost_gateway.predict.figures import PredictFigures
+from roost_gateway.predict.forwarded import with_forwarding
 from roost_gateway.predict.headers import Incoming, Pair, sort_headers
 from roost_gateway.predict.lane import Lane
 from roost_gateway.predict.metadata import describe
 from roost_gateway.predict.meter import CLIENT_GONE, Measured
 from roost_gateway.predict.paths import Ask, Paths, Target
 from roost_gateway.predict.steps import NO_MODEL, Answer, Steps, answer_from
+from roost_gateway.predict.streamed import StreamedCall
 from roost_gateway.predict.watch import Watch
 from roost_gateway.settings import LimitSettings
 from roost_platform.domain.errors import RoostError
@@ -34,6 +37,14 @@ from roost_platform.engines.port import Engine, UpstreamRequest, UpstreamRespons
 from roost_platform.metering.journal import Journal
 
 logger = logging.getLogger(__name__)
+
+
+class Asgi(NamedTuple):
+    """What the server hands over with a request."""
+
+    scope: Message
+    receive: Receive
+    send: Send
 
 
 class PredictApp:
@@ -49,13 +60,16 @@ class PredictApp:
         figures: PredictFigures,
         limits: LimitSettings,
         serving: Callable[[], bool],
+        stalled_s: float = 600.0,
     ) -> None:
+        """`stalled_s`: a client that takes nothing of a streamed answer for so long is gone."""
         self._directory = directory
         self._authenticator = authenticator
         self._engine = engine
         self._figures = figures
         self._limits = limits
         self._serving = serving
+        self._stalled_s = stalled_s
         self._paths = Paths()
         self._steps = Steps(directory=directory, journal=journal, figures=figures)
         self.watch = Watch()
@@ -75,7 +89,7 @@ class PredictApp:
                 if scope["method"] != "POST":
                     await _refuse_method(send, b"POST", request_id)
                     return
-                answer = await self._predict(target, principal, incoming, request_id, receive)
+                answer = await self._predict(target, principal, incoming, request_id, Asgi(scope, receive, send))
                 if answer is not None:
                     await _send(send, *answer, request_id)
             elif scope["method"] not in ("GET", "HEAD"):
@@ -96,18 +110,25 @@ class PredictApp:
         await _send(send, status, [(b"content-type", b"application/json")], orjson.dumps(document), request_id)
 
     async def _predict(
-        self, target: Target, principal: Principal, incoming: Incoming, request_id: str, receive: Receive
+        self, target: Target, principal: Principal, incoming: Incoming, request_id: str, asgi: Asgi
     ) -> Answer | None:
-        """The answer, metered; None when the client did not wait for it."""
+        """The answer, metered; None when the client did not wait for it, or has had it already."""
         principal.require(Scope.PREDICT)
         route = self._steps.route(target)
+        self._steps.require_room()
         measured = Measured(target.tenant, target.model, request_id, perf_counter())
         self._figures.inflight += 1
         try:
-            status, headers, body = await self._answer(target, route, incoming, measured, receive)
+            if self._engine.streams:
+                streamed = await self._stream(target, route, incoming, measured, asgi)
+                if streamed is None:
+                    return None
+                status, headers, body = streamed
+            else:
+                status, headers, body = await self._answer(target, route, incoming, measured, asgi.receive)
         except (ClientGone, asyncio.CancelledError):
             # In the second case the watch saw the client leave, and the slot is on its way back.
-            await self._finish(route, measured, CLIENT_GONE, 0)
+            await self._finish(route, measured, CLIENT_GONE, measured.bytes_out)
             return None
         except RoostError as error:
             status, headers, body = answer_of(error, request_id)
@@ -118,6 +139,23 @@ class PredictApp:
             self._figures.inflight -= 1
         await self._finish(route, measured, status, len(body))
         return status, headers, body
+
+    async def _stream(
+        self, target: Target, route: Route, incoming: Incoming, measured: Measured, asgi: Asgi
+    ) -> Answer | None:
+        call = StreamedCall(
+            steps=self._steps,
+            engine=self._engine,
+            watch=self.watch,
+            measured=measured,
+            receive=asgi.receive,
+            send=asgi.send,
+            limit=self._limits.request_bytes,
+            stalled_s=self._stalled_s,
+        )
+        client, scheme = asgi.scope.get("client"), asgi.scope.get("scheme", "http")
+        headers = with_forwarding(incoming.forwarded, client=client and client[0], scheme=scheme)
+        return await call.run(target, route, incoming, headers)
 
     async def _answer(
         self, target: Target, route: Route, incoming: Incoming, measured: Measured, receive: Receive

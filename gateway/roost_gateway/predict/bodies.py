@@ -1,4 +1,10 @@
-"""Reading a request's body: whole, in the pieces it came in, within a limit. Silence is bounded by `http_guard`."""
+"""Request bodies within their limit: read whole, in the pieces they came in, or handed on as they come.
+
+Silence is bounded by `http_guard`.
+"""
+
+from collections.abc import Callable
+from typing import Self
 
 from starlette.types import Receive
 
@@ -9,16 +15,18 @@ class ClientGone(Exception):
     """The client closed the connection; nobody is left to answer."""
 
 
-async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> tuple[list[bytes], int]:
-    """The body's pieces and their sum in bytes.
-
-    Raises TooLarge (before reading when the declared length says so), InvalidRequest for no length, ClientGone.
-    """
+def check_length(declared: bytes | None, limit: int) -> None:
+    """Raises TooLarge before anything is read when the declared length says so, InvalidRequest for no length."""
     if declared is not None:
         if not declared.isdigit():
             raise InvalidRequest("Content-Length must be a number", field="Content-Length")
         if int(declared) > limit:
             raise _too_large(limit)
+
+
+async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> tuple[list[bytes], int]:
+    """The body's pieces and their sum in bytes. Raises what `check_length` does, TooLarge, ClientGone."""
+    check_length(declared, limit)
     pieces: list[bytes] = []
     size, more = 0, True
     while more:
@@ -32,6 +40,48 @@ async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> 
         if body:
             pieces.append(body)
     return pieces, size
+
+
+class Upload:
+    """A body as it comes, for who sends it on: one piece at a time, and none but the first is read before it is asked for.
+
+    Raises TooLarge when it passes the limit, ClientGone. `on_end` is called once all of it has come.
+    """
+
+    def __init__(self, receive: Receive, *, limit: int, on_end: Callable[[], None]) -> None:
+        self.size = 0
+        """Bytes that have come so far."""
+        self._receive = receive
+        self._limit = limit
+        self._on_end = on_end
+        self._more = True
+        self._first: bytes | None = None
+
+    async def begin(self) -> None:
+        """Wait for the first piece. A small body is then in, and who waits for a replica can listen for the client."""
+        self._first = await anext(self, None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        while self._more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece: bytes = message.get("body", b"")
+            self.size += len(piece)
+            if self.size > self._limit:
+                raise _too_large(self._limit)
+            self._more = message.get("more_body", False)
+            if not self._more:
+                self._on_end()
+            if piece:
+                return piece
+        raise StopAsyncIteration
 
 
 def _too_large(limit: int) -> TooLarge:

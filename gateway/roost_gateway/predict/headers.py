@@ -16,7 +16,8 @@ _DROPPED = frozenset(
 )  # fmt: skip
 _ENGINE_PREFIXES = (b"k-", b"knative-", b"roost-", b"x-roost-")
 """Headers that speak to the engine: a client must not."""
-_PROBE_AGENT = b"kube-probe/"
+_PROBE_AGENTS = (b"kube-probe/", b"Knative-")
+"""Whom queue-proxy answers itself, as it does a probe."""
 
 
 @dataclass(slots=True)
@@ -48,6 +49,6 @@ def sort_headers(headers: Iterable[Pair]) -> Incoming:
                 incoming.content_length = value
         elif name == b"x-request-id":
             incoming.request_id = value
-        elif not name.startswith(_ENGINE_PREFIXES) and not (name == b"user-agent" and value.startswith(_PROBE_AGENT)):
+        elif not name.startswith(_ENGINE_PREFIXES) and not (name == b"user-agent" and value.startswith(_PROBE_AGENTS)):
             forwarded.append(pair)
     return incoming

@@ -94,9 +94,12 @@ class Lane:
         self._paths = paths
         self._authenticator = authenticator
         self._engine = engine
+        self._streams = engine.streams
 
     def welcomes(self, path: str, query: bytes, incoming: Incoming) -> bool:
-        """Whether this is a prediction by someone who may ask for it."""
+        """Whether this is a prediction by someone who may ask for it. Where requests travel on as they come, none is held."""
+        if self._streams:
+            return False
         try:
             self._target_of(path, query, incoming)
         except RoostError:

@@ -5,6 +5,7 @@ import secrets
 import time
 from itertools import count
 from time import perf_counter
+from typing import cast
 
 import orjson
 
@@ -38,6 +39,7 @@ class Steps:
         self.figures = figures
         self._directory = directory
         self._journal = journal
+        self._backlog = journal.backlog
         self._gates: dict[str, Gate] = {}
         self._id_prefix = secrets.token_hex(6)
         self._ids = count()
@@ -56,15 +58,24 @@ class Steps:
             raise NO_MODEL
         return route
 
+    def require_room(self) -> None:
+        """Raises Unavailable while too much usage waits for the database. Before anything is metered: it would add to it."""
+        self._backlog.require_room()
+
     def enter(self, tenant: str) -> Gate:
-        """Pass the tenant's gate; its `leave` must follow. Raises Throttled, NotFound."""
+        """Pass the tenant's gate, as far as this gateway's share goes; its `leave` must follow.
+
+        Raises Throttled, NotFound, Unavailable.
+        """
+        if self._backlog.full:
+            self._backlog.require_room()
         gate = self._gates.get(tenant)
         if gate is None:
             gate = self._gates[tenant] = Gate()
-        record = self._directory.tenant(tenant)
-        if record is None:
+        share = self._directory.share(tenant)
+        if share is None:
             raise NO_MODEL
-        gate.enter(record.quota, asyncio.get_running_loop().time())
+        gate.enter(share, asyncio.get_running_loop().time())
         return gate
 
     def journal(self, measured: Measured, status: int, bytes_out: int) -> Turn:
@@ -99,13 +110,19 @@ class Steps:
 
 
 def answer_from(response: UpstreamResponse, measured: Measured) -> Answer:
-    """A replica's answer as the client gets it; takes over the replica's figures."""
+    """A replica's whole answer as the client gets it; takes over the replica's figures."""
+    headers = head_from(response, measured)
+    body = cast("Body", response.body)
+    if response.status >= 400:
+        return response.status, headers, _with_request_id(body, measured.request_id)
+    return response.status, headers, body
+
+
+def head_from(response: UpstreamResponse, measured: Measured) -> list[Pair]:
+    """Headers of the replica's answer, as the client gets them; takes over the replica's figures."""
     measured.compute_us, measured.rows = response.compute_us, response.rows
     measured.queue_us += response.queue_us
-    headers = [pair for pair in response.headers if pair[0] in ANSWER_HEADERS]
-    if response.status >= 400:
-        return response.status, headers, _with_request_id(response.body, measured.request_id)
-    return response.status, headers, response.body
+    return [pair for pair in response.headers if pair[0] in ANSWER_HEADERS]
 
 
 def _with_request_id(body: Body, request_id: str) -> bytes:

@@ -39,12 +39,13 @@ class Watch:
         """Listen for the disconnect of every call that was there at the last sweep already."""
         for task in self._seen & self._waiting.keys() - self._watched.keys():
             self._watched[task] = asyncio.get_running_loop().create_task(
-                _cancel_on_disconnect(task, self._waiting[task])
+                cancel_on_disconnect(task, self._waiting[task])
             )
         self._seen = set(self._waiting)
 
 
-async def _cancel_on_disconnect(task: asyncio.Task[Any], receive: Receive) -> None:
+async def cancel_on_disconnect(task: asyncio.Task[Any], receive: Receive) -> None:
+    """For a request whose body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
     task.cancel()

@@ -1,24 +1,26 @@
-"""The database as the rest of the platform uses it: one writer, some readers, functions that get a connection.
+"""The database as the rest of the platform uses it: functions that get a connection, each run in a transaction on a thread.
 
-SQLite allows one writer; giving it one thread makes that a rule instead of a lock error. Work is a plain function of a
-SQLAlchemy connection, run in a transaction on a thread, so that the event loop never waits for a disk.
+SQLite (the default) belongs to one process; PostgreSQL is shared by several gateways. Either way the event loop never waits
+for a disk or a network, and what goes wrong is one of the product's own errors.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, make_url
 
-from roost_platform.domain.errors import StorageFull, Unavailable
-
-_READERS = 2
+from roost_platform.database.backends import Backend, Session, no_answer
+from roost_platform.domain.errors import InvalidRequest
 
 LOCK_WAIT_S = 5.0
 """How long one write waits for a SQLite database that another program has locked; those behind it wait as well."""
+
+ANSWER_S = 30.0
+"""How long anyone waits for PostgreSQL, waiting for a thread included; longer than a statement may take there."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,89 +31,85 @@ def sqlite_url(path: Path) -> str:
 
 
 class Database:
-    """Runs work on a database given by URL (`sqlite:///…` or `postgresql+psycopg://…`)."""
+    """Runs work on a database given by URL (`sqlite:///…` or `postgresql://…`)."""
 
-    def __init__(self, url: str, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
-        self._engine = _make_engine(url, lock_wait_s)
-        self._file = _File(self._engine)
-        # The lock is taken at the start of a writing transaction: taken later, it could not be waited for.
-        self._writing = self._engine.execution_options(sqlite_begin="IMMEDIATE")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-writer")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-reader")
+    def __init__(self, url: str, *, lock_wait_s: float = LOCK_WAIT_S, answer_s: float = ANSWER_S) -> None:
+        """Connects to nothing yet. Raises InvalidRequest for a database of another kind, or without its driver."""
+        self._backend = _backend(url, lock_wait_s, answer_s)
+        self._writer = ThreadPoolExecutor(self._backend.writers, thread_name_prefix="db-writer")
+        self._readers = ThreadPoolExecutor(self._backend.readers, thread_name_prefix="db-reader")
 
     @property
     def engine(self) -> Engine:
-        return self._engine
+        return self._backend.engine
+
+    @property
+    def shared(self) -> bool:
+        """Other gateways may use this database, too."""
+        return self._backend.shared
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(connection, …)` in one transaction: committed when it returns, rolled back when it raises."""
-        return await self._run(self._writing, self._writer, lambda connection: work(connection, *args, **kwargs))
+        """Run `work(connection, …)` in one transaction: committed when it returns, rolled back when it raises.
+
+        On PostgreSQL it may run again after it was rolled back there, and Unavailable may leave open whether it was
+        committed: doing it once more must do no harm.
+        """
+        return await self._run(self._backend.writing, self._writer, lambda c: work(c, *args, **kwargs))
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(connection, …)` beside the writer; it must not write."""
-        return await self._run(self._engine, self._readers, lambda connection: work(connection, *args, **kwargs))
+        """Run `work(connection, …)` beside the writers, on one state of the database; it must not write."""
+        return await self._run(self._backend.reading, self._readers, lambda c: work(c, *args, **kwargs))
 
     async def _run(self, engine: Engine, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
-        def transaction() -> T:
-            self._file.check()
-            with engine.begin() as connection:
-                return work(connection)
-
+        running = asyncio.get_running_loop().run_in_executor(pool, self._backend.run, engine, work)
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, transaction)
-        except OperationalError as error:
-            if "full" in str(error.orig):
-                raise StorageFull("the disk that holds the database is full") from error
-            raise Unavailable("the database does not answer right now", code="database", retry_after_s=1) from error
+            return await asyncio.wait_for(running, self._backend.answer_s)
+        except TimeoutError as error:
+            raise no_answer() from error
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator[None]:
+        """Only one gateway at a time is inside with this name; others wait. With SQLite there is but one: nothing is done.
+
+        It ends with the connection: a gateway that dies holds nobody up, and one that loses its connection goes on without
+        knowing. So this saves work and keeps files in step with rows; what must be unique has a constraint as well.
+        Raises Unavailable when the database does not answer.
+        """
+        if not self.shared:
+            yield
+            return
+        async with self.session("exclusive", statement_timeout="0", lock_timeout="0") as session:
+            await session.lock(name)
+            yield
+
+    def session(self, name: str, **settings: str) -> AbstractAsyncContextManager[Session]:
+        """A connection of its own to a shared database, for what lasts longer than a transaction.
+
+        `settings` are the server's. Raises Unavailable when it cannot be had.
+        """
+        return self._backend.session(name=name, settings=settings)
 
     def close(self) -> None:
         """Wait for work under way, then close all connections."""
         self._writer.shutdown()
         self._readers.shutdown()
-        self._engine.dispose()
+        self.engine.dispose()
 
 
-class _File:
-    """A SQLite file under its name. Once removed or replaced, it takes writes that nobody will ever find again."""
+def _backend(url: str, lock_wait_s: float, answer_s: float) -> Backend:
+    """The kind that the URL names; the other one, and its driver, is not even imported."""
+    parsed = make_url(url)
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        from roost_platform.database.sqlite import Sqlite  # noqa: PLC0415
 
-    def __init__(self, engine: Engine) -> None:
-        named = engine.url.database if engine.dialect.name == "sqlite" else None
-        self._path = Path(named) if named and not named.startswith((":", "file:")) else None
-        self._identity: tuple[int, int] | None = None
-
-    def check(self) -> None:
-        """Raises Unavailable when the file is not the one that was there at first."""
-        if self._path is None:
-            return
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            identity = None
-        else:
-            identity = (found.st_dev, found.st_ino)
-        if self._identity is None:
-            self._identity = identity
-        elif identity != self._identity:
-            raise Unavailable(
-                "the database's file was removed or replaced; nothing can be stored until the server is restarted",
-                code="database",
-                retry_after_s=5,
-            )
-
-
-def _make_engine(url: str, lock_wait_s: float) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": lock_wait_s}, pool_size=_READERS + 1)
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver's own transaction handling is off; `begin` below rules
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")
-
-    return engine
+        return Sqlite(parsed, lock_wait_s=lock_wait_s)
+    if kind not in ("postgresql", "postgres"):
+        raise InvalidRequest(f"the database must be sqlite or postgresql, not {kind}", code="database_unknown")
+    try:
+        from roost_platform.database.postgres import Postgres  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            "PostgreSQL needs its driver: pip install 'roost[postgres]'", code="database_driver"
+        ) from error
+    return Postgres(parsed, answer_s=answer_s)

@@ -1,26 +1,34 @@
-"""Bringing a database to the tables of this release, and refusing one that must not be touched."""
+"""Bringing a database to the tables of this release, and refusing one that must not be touched.
+
+A SQLite file is migrated by the server that opens it. PostgreSQL is shared: there `roost migrate` does it, once for all
+gateways, and a gateway only looks.
+"""
 
 from pathlib import Path
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from roost_platform.database.tables import metadata
 from roost_platform.domain.errors import Conflict, Unavailable
 
-HEAD = "0002"
+HEAD = "0003"
 """The last migration in `versions/`; a database that has seen it needs no Alembic, whose import is a tenth of a start."""
 
 _LARGEST_QUICK_CHECK = 32 * 1024**2
 """Bytes of a SQLite file up to which every start reads it whole; beyond, the check would hold up a restart."""
 
+_LOCK = 0x526F6F7374_01
+"""The advisory lock (its key, in PostgreSQL's) of whoever migrates."""
 
-def migrate(engine: Engine, *, kept: Path | None = None) -> None:
-    """Run the migrations that the database has not seen, all in one transaction. An empty one gets every table.
 
-    `kept`: a folder whose files an earlier database described; with files in it, an empty database is a lost one, and
-    beginning anew would sweep them away. Raises Conflict when a newer release wrote the database, Unavailable when it
-    is damaged or lost.
+def migrate(engine: Engine, *, kept: Path | None = None) -> str | None:
+    """Run the migrations that the database has not seen, all in one transaction; the last one it had seen before.
+
+    An empty database (None) gets every table. Of several that try at once, on PostgreSQL, one does it and the others find
+    it done. `kept`: a folder whose files an earlier SQLite database described; with files in it, an empty database is a
+    lost one, and beginning anew would sweep them away. Raises Conflict when a newer release wrote the database,
+    Unavailable when it is damaged or lost.
     """
     check_integrity(engine)
     if kept is not None and _holds_files(kept) and not inspect(engine).get_table_names():
@@ -29,14 +37,40 @@ def migrate(engine: Engine, *, kept: Path | None = None) -> None:
             f"folder {kept.name} away to begin anew",
             code="database_lost",
         )
-    if not _is_current(engine):
+    found = _found(engine)
+    if found != HEAD:
         _upgrade(engine)
+    return found
 
 
-def _is_current(engine: Engine) -> bool:
+def require_tables(engine: Engine) -> bool:
+    """Look whether this release can use a database that it may not migrate; False when a newer release has migrated it.
+
+    Raises Unavailable when `roost migrate` must run first, Conflict when this release is too old for what a newer one made.
+    """
+    found = _found(engine)
+    if found == HEAD:
+        return True
+    if found is None or found < HEAD:
+        state = "has no tables yet" if found is None else f"is at migration {found}"
+        raise Unavailable(
+            f"the database {state}, this release needs {HEAD}: run `roost migrate` first",
+            code="database_not_migrated",
+            retry_after_s=1,
+        )
     with engine.connect() as connection:
-        table = inspect(connection).has_table("alembic_version")
-        return table and connection.scalars(text("SELECT version_num FROM alembic_version")).all() == [HEAD]
+        if connection.scalar(text("SELECT max(readable_since) FROM schema_facts")) > HEAD:
+            raise _too_new()
+    return False
+
+
+def _found(engine: Engine) -> str | None:
+    """The last migration that the database has seen."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        last: str | None = connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
+        return last
 
 
 def _upgrade(engine: Engine) -> None:
@@ -52,6 +86,7 @@ def _upgrade(engine: Engine) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
+        _wait_for_others(connection)
         context = MigrationContext.configure(
             connection,
             opts={
@@ -63,7 +98,15 @@ def _upgrade(engine: Engine) -> None:
             with Operations.context(context):
                 context.run_migrations()
         except (CommandError, ResolutionError) as error:
-            raise Conflict("the database was written by a newer release of Roost", code="database_too_new") from error
+            raise _too_new() from error
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """On PostgreSQL: until nobody else migrates, and with as much time as it takes."""
+    if connection.dialect.name == "postgresql":
+        for setting in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(text(f"SET LOCAL {setting} = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
 def check_integrity(engine: Engine) -> None:
@@ -87,6 +130,10 @@ def check_integrity(engine: Engine) -> None:
 
 def _holds_files(folder: Path) -> bool:
     return any(found.is_file() for found in folder.rglob("*"))
+
+
+def _too_new() -> Conflict:
+    return Conflict("the database was written by a newer release of Roost", code="database_too_new")
 
 
 def _damaged(finding: str) -> Unavailable:

@@ -1,7 +1,7 @@
 """Every table, as SQLAlchemy Core sees it; the migrations in `versions/` make them.
 
 Times are aware UTC in Python and text in ISO 8601 (SQLite) or timestamptz (PostgreSQL) below. Amounts are integers in
-base units (microseconds, bytes, rows); no float is stored.
+base units (microseconds, bytes, rows); no float is stored. The last three tables hold rows on PostgreSQL only.
 """
 
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    func,
 )
 
 metadata = MetaData(
@@ -151,4 +152,30 @@ journal_positions = Table(
     metadata,
     Column("segment", String(64), primary_key=True),
     Column("offset", BigInteger, nullable=False),
+)
+
+# What other gateways must read again, in the order of commits (`changes.py`); kept for some minutes.
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("tenant", String(63), nullable=False),
+    Column("model", String(63), nullable=False),  # empty: the tenant itself, and its keys
+    Column("at", UtcTime, nullable=False, server_default=func.now()),
+)
+
+# Gateways that live, by their own word (`gateways.py`).
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("url", String(255), nullable=False),
+    Column("seen_at", UtcTime, nullable=False, server_default=func.now()),
+)
+
+# One row: the oldest release, by its last migration, that reads and writes these tables rightly (`migrations.py`).
+schema_facts = Table(
+    "schema_facts",
+    metadata,
+    Column("readable_since", String(32), primary_key=True),
 )

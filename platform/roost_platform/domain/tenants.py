@@ -45,6 +45,14 @@ class Quota:
     """Sustained predictions per second."""
     burst: int = 0
     """Predictions that may come at once above the sustained rate; 0 = one second's worth."""
+    cpu_millicores: int = 0
+    """Thousandths of a core that all replicas may use together, on a cluster; what runs beside each of them counts."""
+    memory_bytes: int = 0
+    """Memory that all replicas may hold together, on a cluster; what runs beside each of them counts."""
+    replicas: int = 0
+    """Replicas at once, of all models together, on a cluster."""
+    gpus: int = 0
+    """GPUs that all replicas may hold together, on a cluster."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The Engine port: what runs revisions. Every engine passes the contract suite in tests/test_engines_contract.py."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,33 +15,46 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class UpstreamRequest(NamedTuple):
-    """One request for a replica; the body is whole, in the pieces it arrived in, so that nothing is joined."""
+    """One request for a replica."""
 
     method: str
     path: str
     headers: Headers
-    body: Sequence[bytes] = ()
+    body: Sequence[bytes] | AsyncIterator[bytes] = ()
+    """Whole, in the pieces it arrived in, so that nothing is joined. For an engine that streams it may be an iterator,
+    whose pieces come as the client sends them; what that raises ends the request, and `send` raises it."""
     request_id: str = ""
     """Goes along as `x-request-id` where requests travel as HTTP."""
+    length: int | None = None
+    """Bytes of a body that is an iterator, where that is known beforehand."""
 
 
 @dataclass(slots=True)
 class UpstreamResponse:
-    """One answer of a replica. The figures are the replica's own, in microseconds and rows."""
+    """One answer of a replica. The figures are the replica's own, in microseconds and rows.
+
+    An engine that streams may give the body as an iterator of pieces, none of them empty. The figures are final before
+    the last piece is yielded. What breaks is raised between two pieces (ReplicaLost, DeadlineExceeded): an iterator that
+    ends has given the whole body. It is good inside the lease only; who leaves the lease earlier, or closes the
+    iterator, cancels the work.
+    """
 
     status: int
     headers: Headers
-    body: bytes | bytearray | memoryview
+    body: bytes | bytearray | memoryview | AsyncIterator[bytes]
     compute_us: int = 0
     queue_us: int = 0
     rows: int = 0
+    length: int | None = None
+    """Bytes of a body that is an iterator, where the replica has said so."""
 
 
 class Upstream(ABC):
     """A lease that was granted: the right to send one request to one replica."""
 
     queue_us: int = 0
-    """Microseconds this lease waited for its replica, waking included."""
+    """Microseconds this lease waited for its replica, waking included. Where the engine streams, it is known once `send`
+    has returned: the ingress waits there."""
     cold_start_us: int = 0
     """Part of that wait in which no replica was ready; 0 on a warm call."""
 
@@ -90,6 +103,8 @@ class Engine(ABC):
 
     runtimes: tuple[str, ...] = ("onnx-cpu",)
     """What a version may be deployed with here, the default first."""
+    streams: bool = False
+    """Requests travel on as they come: bodies are handed over as iterators, and there are no slots to take."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -135,7 +150,8 @@ class Engine(ABC):
     def lease(self, revision: RevisionKey, deadline: float) -> AbstractAsyncContextManager[Upstream]:
         """The right to send one request to one replica, taken back when the context ends.
 
-        `deadline` is in seconds of the running loop's clock; it covers the wait and the answer. Entering wakes the
+        `deadline` is in seconds of the running loop's clock; it covers the wait and the answer. Where bodies are
+        iterators, it stands still while the client is waited for: for its next piece, or to take one. Entering wakes the
         revision when it sleeps, and waits for a free slot. Raises DeadlineExceeded, Unavailable (queue full, or the
         revision cannot start: with its reason) or NotFound (no such revision).
         """

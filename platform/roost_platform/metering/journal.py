@@ -11,6 +11,7 @@ from pathlib import Path
 
 from roost_platform.domain.errors import StorageFull
 from roost_platform.domain.usage import Outcome
+from roost_platform.metering.backlog import Backlog
 from roost_platform.metering.lines import encode, encode_batch
 from roost_platform.metering.refusals import Refusals, is_summed
 from roost_platform.metering.segments import Segment, find_segments, remove_leftovers
@@ -40,12 +41,14 @@ class Journal:
         segment_bytes: int = 64 * 1024**2,
         limit_bytes: int = 4 * 1024**3,
         sync_interval_s: float = 0.05,
+        backlog: Backlog | None = None,
     ) -> None:
         """`source` names this run and is never used again; up to 32 letters, digits, `_` and `-`.
 
         `segment_bytes`: a segment that reached this size is closed and the next one begun.
         `limit_bytes`: no segment is begun while this much waits to be shipped; calls are then refused with StorageFull
-        instead of filling the disk. `sync_interval_s`: pause between two fdatasync; 0 = before every answer.
+        instead of filling the disk. `sync_interval_s`: pause between two fdatasync; 0 = before every answer. `backlog`:
+        the same one that the shipper of this folder measures.
         """
         if not _SOURCE.fullmatch(source):
             raise ValueError(f"source must be 1 to 32 letters, digits, _ or -, not {source!r}")
@@ -53,6 +56,8 @@ class Journal:
         """Events written by this run."""
         self.failures = 0
         """Batches that could not be written."""
+        self.backlog = backlog or Backlog()
+        """Ask it before work is done for a call; what is appended is written all the same."""
         self._folder = folder
         self._source = source
         self._segment_bytes = segment_bytes

@@ -16,6 +16,8 @@ from roost_platform.domain.usage import UsageEvent
 _COLUMNS = tuple(field.name for field in fields(UsageEvent))
 _TIME = _COLUMNS.index("time")
 _REQUESTS = _COLUMNS.index("requests")
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The years 1 to 9999, in microseconds since 1970 UTC."""
 _GROWS = ("queue_us", "bytes_in", "bytes_out", "requests")
 """What a later sum of the same refusals replaces."""
 
@@ -32,7 +34,8 @@ def record_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
     dialect = connection.dialect
     stored_time = usage_events.c.time.type.dialect_impl(dialect).bind_processor(dialect) or _as_it_is
     # Straight to the driver: SQLAlchemy's way through each parameter of each row would cost as much as the insert.
-    values = [(*row[:_TIME], stored_time(row[_TIME]), *row[_TIME + 1 :]) for row in rows]
+    # In the order of their keys: of two that add the same events in two orders, each would wait for the other.
+    values = [(*row[:_TIME], stored_time(row[_TIME]), *row[_TIME + 1 :]) for row in sorted(rows, key=_key)]
     kind: Any = type(dialect)
     positional = kind(paramstyle="format" if dialect.name == "postgresql" else "qmark")
     insert = insert_for(dialect)(usage_events)
@@ -65,10 +68,12 @@ def _json_insert(dialect: Dialect) -> str:
     value = _postgresql_value if on_postgresql else _sqlite_value
     values = ", ".join(value(i, usage_events.c[name]) for i, name in enumerate(_COLUMNS))
     source = "json_array_elements(%s::json) AS each(value)" if on_postgresql else "json_each(?)"
-    # `WHERE true` keeps SQLite from reading ON as a part of a join.
+    # `WHERE true` keeps SQLite from reading ON as a part of a join. PostgreSQL takes a key once in a statement.
     grown = ", ".join(f"{name} = excluded.{name}" for name in _GROWS)
+    once = "DISTINCT ON (1, 2) " if on_postgresql else ""
+    most = f"ORDER BY 1, 2, {_REQUESTS + 1} DESC " if on_postgresql else ""
     return (
-        f"INSERT INTO {usage_events.name} ({columns}) SELECT {values} FROM {source} WHERE true "  # noqa: S608 (names of ours)
+        f"INSERT INTO {usage_events.name} ({columns}) SELECT {once}{values} FROM {source} WHERE true {most}"  # noqa: S608 (names of ours)
         f"ON CONFLICT (source, sequence) DO UPDATE SET {grown} WHERE {usage_events.name}.requests < excluded.requests"
     )
 
@@ -88,11 +93,16 @@ def _postgresql_value(index: int, column: Column[Any]) -> str:
     element = f"(value ->> {index})"
     if index == _REQUESTS:
         return f"CASE json_array_length(value) WHEN {len(_COLUMNS) + 1} THEN {element}::bigint ELSE 1 END"
-    if column is usage_events.c.time:
-        return f"timestamptz 'epoch' + {element}::bigint * interval '1 microsecond'"
+    if column is usage_events.c.time:  # beyond what Python's calendar has: no value, which the table refuses
+        time = f"timestamptz 'epoch' + {element}::bigint * interval '1 microsecond'"
+        return f"CASE WHEN {element}::bigint BETWEEN {_FIRST_US} AND {_LAST_US} THEN {time} END"
     if isinstance(column.type, BigInteger):
         return f"{element}::bigint"
     return f"{element}::integer" if isinstance(column.type, Integer) else element
+
+
+def _key(row: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(row[:_TIME])
 
 
 def _as_it_is(value: Any) -> Any:

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from roost_platform.database.connection import Database
 from roost_platform.database.tables import journal_positions
 from roost_platform.domain.errors import RoostError
+from roost_platform.metering.backlog import Backlog
 from roost_platform.metering.lines import Stretch, as_json, read_lines, scan
 from roost_platform.metering.recording import insert_for, record_json, record_rows
 from roost_platform.metering.segments import DAMAGED, Found, find_segments, is_sealed
 
+_MEASURED_EVERY_S = 1.0
 STRETCH_BYTES = 768 * 1024  # about 4,000 lines: one transaction
 _log = logging.getLogger(__name__)
 
@@ -41,8 +43,15 @@ class Shipper:
     """
 
     def __init__(
-        self, *, journal_folder: Path, database: Database, interval_s: float = 1.0, stretch_bytes: int = STRETCH_BYTES
+        self,
+        *,
+        journal_folder: Path,
+        database: Database,
+        interval_s: float = 1.0,
+        stretch_bytes: int = STRETCH_BYTES,
+        backlog: Backlog | None = None,
     ) -> None:
+        """`backlog` is kept up to date while `run` does."""
         self.shipped = 0
         """Events that this process added to the ledger."""
         self.repeated = 0
@@ -53,6 +62,7 @@ class Shipper:
         self._database = database
         self._interval_s = interval_s
         self._stretch_bytes = stretch_bytes
+        self._backlog = backlog or Backlog()
         self._offsets: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self._begun = 0
@@ -83,6 +93,19 @@ class Shipper:
 
     async def run(self) -> None:
         """Ship once per interval until cancelled. Failures are logged and tried again."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._measure())  # beside it: a database that is slow holds up the shipping
+            both.create_task(self._ship_again_and_again())
+
+    async def _measure(self) -> None:
+        while True:
+            try:
+                self._backlog.measured(self.unshipped_bytes)
+            except OSError:
+                _log.exception("journal_not_measured")
+            await asyncio.sleep(_MEASURED_EVERY_S)
+
+    async def _ship_again_and_again(self) -> None:
         failing = False
         while True:
             try:
@@ -172,12 +195,19 @@ def _record(connection: Connection, found: Stretch) -> tuple[int, int, list[byte
             with connection.begin_nested():
                 new += record_json(connection, as_json(found.sound))
             seen += found.sound_lines
-        except DBAPIError:  # some value does not fit the table: make it fit, or find the line that it is in
+        except DBAPIError as error:  # some value does not fit the table: make it fit, or find the line that it is in
+            if _is_outage(connection, error):
+                raise
             rows, unfit = read_lines(found.sound)
             new += record_rows(connection, rows)
             seen += len(rows)
             damaged += unfit
     return new, seen - new, damaged
+
+
+def _is_outage(connection: Connection, error: DBAPIError) -> bool:
+    """On SQLite a value that does not fit may be an OperationalError, too."""
+    return connection.dialect.name == "postgresql" and isinstance(error, (OperationalError, InterfaceError))
 
 
 def _read_batches(path: Path, offset: int, length: int) -> Stretch:

@@ -1,18 +1,23 @@
 """The registry: takes uploads in, gives versions out, and keeps files and rows together.
 
 The order that makes a crash harmless: a file is durable before a row names it, and a row is gone before its file is.
-What a crash leaves is then always a file without a row, which `start` sweeps.
+What a crash leaves is then always a file without a row, which `sweep` removes.
+
+Several gateways may share a database and a store. Both steps are then taken under the database's lock of this digest, so
+that a file never goes while a row is coming; and only who leads removes what it did not put, after a while.
 """
 
 import asyncio
 import logging
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy.exc import IntegrityError
@@ -23,14 +28,16 @@ from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
 from roost_platform.registry import versions
 from roost_platform.registry.checking import Checker, CheckReport
-from roost_platform.registry.finishing import KeyedLocks, in_thread, to_the_end
-from roost_platform.registry.store import ArtifactStore
+from roost_platform.registry.finishing import KeyedLocks, Threads, in_thread, to_the_end
+from roost_platform.registry.store import ArtifactStore, artifact_missing
 from roost_platform.registry.uploads import ReceivedFile, receive
 from roost_platform.registry.versions import NewVersion, Version
 
 logger = logging.getLogger(__name__)
 
 _REPORTS_KEPT = 256
+_STORE_CALLS = 8
+"""At once; uploads and fetches wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +47,8 @@ class Registered:
     """False when these bytes were a version of the model already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """The file that a replica opens."""
+class Located(NamedTuple):
+    """The file that a replica opens. A tuple: that is how engines are told."""
 
     path: Path
     baked: bool
@@ -54,7 +60,7 @@ def _now() -> datetime:
 
 
 class Registry:
-    """One per data folder."""
+    """One per data folder; several may share the database and the store."""
 
     def __init__(
         self,
@@ -64,12 +70,20 @@ class Registry:
         checker: Checker,
         staging: Path,
         clock: Callable[[], datetime] = _now,
+        leads: Callable[[], bool] = lambda: True,
+        orphan_age_s: float = 0,
     ) -> None:
+        """`leads`: whether this one sweeps artifacts now. `orphan_age_s`: how old an artifact without a version must be to
+        be swept; where others put files into the same store, more than their longest upload takes.
+        """
         self._database = database
         self._store = store
         self._checker = checker
         self._staging = staging
         self._clock = clock
+        self._leads = leads
+        self._orphan_age_s = orphan_age_s
+        self._store_calls = Threads(_STORE_CALLS, name="artifacts")
         # One upload or removal of the same bytes at a time, whoever asks: a file must not go while a row is coming.
         self._digests = KeyedLocks()
         self._reports: OrderedDict[str, CheckReport] = OrderedDict()
@@ -77,14 +91,14 @@ class Registry:
         self._build_key: str | None = None
         self._sound: set[str] = set()
         """Digests whose baked model was stored, or is being verified or made anew, by this process."""
+        self._fetching: dict[str, asyncio.Task[Path]] = {}
         self._working: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Remove what a crash left: staged files, artifacts without a version, baked models that fit nothing."""
+        """Remove what a crash left: staged files, what `sweep` does, baked models that fit nothing."""
         await in_thread(_empty_folder, self._staging)
+        await self.sweep()
         used = await self._database.read(versions.used_digests)
-        for digest in await in_thread(self._store.digests) - used:
-            await in_thread(self._store.delete, digest)
         try:
             self._build_key = await self._checker.build_key()
         except (Unavailable, ModelRejected):
@@ -92,9 +106,44 @@ class Registry:
         await in_thread(self._store.sweep_baked, self._build_key, used)
 
     async def stop(self) -> None:
-        """End the processes that judge files, and wait for what is being sealed or verified."""
+        """End the processes that judge files, and wait for what is being fetched, sealed or verified."""
         self._checker.close()
+        self._store.close()
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         await asyncio.gather(*self._working)
+
+    async def run(self, *, interval_s: float = 3600) -> None:
+        """Sweep now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self.sweep()
+            except RoostError as error:  # the database is out of reach
+                logger.warning("sweep_failed", extra={"reason": error.code})
+
+    async def sweep(self) -> None:
+        """Remove what no version names: baked models of this machine, and, where this gateway leads, artifacts."""
+        if self._leads():
+            await self._sweep_store()
+        baked = await in_thread(self._store.baked_digests)
+        for digest in baked - await self._database.read(versions.used_digests):
+            async with self._digests.hold(digest):
+                if not await self._database.read(versions.is_used, digest):
+                    self._forget(digest)
+                    await in_thread(self._store.delete_baked, digest)
+
+    async def _sweep_store(self) -> None:
+        """A store that is out of reach is swept another time."""
+        try:
+            held = await self._store_calls.run(self._store.digests, older_than_s=self._orphan_age_s)
+            await self._store_calls.run(self._store.abandon_uploads, older_than_s=self._orphan_age_s)
+            for digest in held - await self._database.read(versions.used_digests):
+                async with self._digests.hold(digest), self._alone_with(digest):
+                    await self._delete_unused(digest)
+        except Unavailable as error:
+            if error.code != "artifact_store":
+                raise
+            logger.warning("sweep_failed", extra={"reason": error.code})
 
     async def register(
         self,
@@ -140,24 +189,47 @@ class Registry:
         """Bytes of all versions of a tenant."""
         return await self._database.read(versions.storage_used, tenant)
 
-    async def delete_model(self, key: ServiceKey) -> None:
-        """Delete a model's rows, then the artifacts that no other version uses. Raises NotFound."""
-        await to_the_end(self._delete_model(key))
+    async def delete_model(self, key: ServiceKey, *, drained: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Delete a model's rows, then the artifacts that no other version uses, or leave those to `sweep`. Raises NotFound.
 
-    def locate(self, digest: str) -> Located:
-        """The file to open for a digest: baked where this machine has it. Cheap: the answer is remembered.
+        `drained` is awaited in between: what still runs may need the files.
+        """
+        await to_the_end(self._delete_model(key, drained))
+
+    def locate(self, digest: str) -> Located | None:
+        """The file to open for a digest: baked where this machine has it; None when it must be fetched first. Cheap.
 
         A baked model of an earlier run is compared with its digests beside its first load, and a model that has none on
-        this machine is baked then: no wake should wait for either. Raises Unavailable when the file of a version is gone.
+        this machine is baked then: no wake should wait for either.
         """
-        located = self._located.get(digest)
+        located = self._located.get(digest) or self._find(digest)
         if located is None:
-            located = self._located[digest] = self._find(digest)
-            if self._build_key is not None and digest not in self._sound:
-                self._sound.add(digest)
-                work = self._verify_baked if located.baked else self._bake_again
-                self._beside(work(digest, self._build_key))
+            return None
+        if self._build_key is not None and digest not in self._sound:
+            self._sound.add(digest)
+            work = self._verify_baked if located.baked else self._bake_again
+            self._beside(work(digest, self._build_key))
         return located
+
+    async def fetch(self, digest: str) -> Located:
+        """Bring a file to this machine, then as `locate`; who asks for the same one meanwhile waits for the same.
+
+        Raises Unavailable (artifact_missing, artifact_damaged, artifact_store) or StorageFull.
+        """
+        fetching = self._fetching.get(digest)
+        if fetching is None:
+            work = self._store_calls.run(self._store.fetch, digest)
+            fetching = self._fetching[digest] = asyncio.get_running_loop().create_task(work)
+            fetching.add_done_callback(partial(self._fetched, digest))
+        await asyncio.shield(fetching)
+        located = self.locate(digest)
+        if located is None:
+            raise artifact_missing()
+        return located
+
+    def _fetched(self, digest: str, fetching: asyncio.Task[Path]) -> None:
+        del self._fetching[digest]
+        fetching.exception()  # seen: those who wait are told, and they may all be gone
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Do this while others go on; `stop` waits for it."""
@@ -200,12 +272,13 @@ class Registry:
         finally:
             await in_thread(shutil.rmtree, bake_dir, ignore_errors=True)
 
-    def _find(self, digest: str) -> Located:
+    def _find(self, digest: str) -> Located | None:
         baked = self._store.locate_baked(digest, self._build_key) if self._build_key else None
-        path = baked or self._store.locate(digest)
-        if path is None:
-            raise Unavailable("the stored file of this version is missing", code="artifact_missing")
-        return Located(path, baked=baked is not None)
+        if baked is not None:
+            located = self._located[digest] = Located(baked, baked=True)
+            return located
+        path = self._store.locate(digest)  # asked anew each time: the store counts it as a use
+        return None if path is None else Located(path, baked=False)
 
     async def _check_and_keep(self, key: ServiceKey, received: ReceivedFile, quota: Quota) -> Registered:
         bake_dir = self._staging / f"{uuid4().hex}.baked"
@@ -243,15 +316,17 @@ class Registry:
         self, path: Path, bake_dir: Path | None, report: CheckReport, new: NewVersion, quota: Quota
     ) -> Registered:
         """File, then row; a file whose row does not come is taken back."""
-        try:
-            await in_thread(self._store.put, path, new.digest)
-            if bake_dir is not None:
-                await in_thread(self._store.put_baked, bake_dir, new.digest, report.build_key)
-                self._sound.add(new.digest)
-            version, created = await self._add_row(new, quota)
-        except BaseException:
-            await self._delete_unused(new.digest)
-            raise
+        async with self._alone_with(new.digest):
+            await self._store_calls.run(self._store.put, path, new.digest)
+            try:
+                if bake_dir is not None:
+                    await in_thread(self._store.put_baked, bake_dir, new.digest, report.build_key)
+                    self._sound.add(new.digest)
+                version, created = await self._add_row(new, quota)
+            except BaseException:
+                with suppress(RoostError):  # what stays is swept; why there is no row says more
+                    await self._delete_unused(new.digest)
+                raise
         self._build_key = report.build_key
         self._remember(new.digest, report)
         self._located.pop(new.digest, None)
@@ -268,19 +343,32 @@ class Registry:
                 raise Conflict("the model was changed by somebody else at the same time") from None
             return known, False
 
-    async def _delete_model(self, key: ServiceKey) -> None:
-        for digest in await self._database.write(versions.delete_model_rows, key):
-            async with self._digests.hold(digest):
-                await self._delete_unused(digest)
+    async def _delete_model(self, key: ServiceKey, drained: Callable[[], Awaitable[None]] | None) -> None:
+        digests = await self._database.write(versions.delete_model_rows, key)
+        if drained is not None:
+            await drained()
+        try:
+            for digest in digests:
+                async with self._digests.hold(digest), self._alone_with(digest):
+                    await self._delete_unused(digest)
+        except Unavailable as error:  # the model is gone all the same; what stays of it is swept
+            logger.warning("artifacts_left", extra={"model": str(key), "reason": error.code})
+
+    def _alone_with(self, digest: str) -> AbstractAsyncContextManager[None]:
+        """No other gateway puts or removes these bytes meanwhile."""
+        return self._database.exclusive(f"artifact/{digest}")
 
     async def _delete_unused(self, digest: str) -> None:
-        """Remove an artifact that no version names. The caller holds the digest's lock."""
+        """Remove an artifact that no version names. The caller holds both of the digest's locks."""
         if await self._database.read(versions.is_used, digest):
             return
+        self._forget(digest)
+        await self._store_calls.run(self._store.delete, digest)
+
+    def _forget(self, digest: str) -> None:
         self._reports.pop(digest, None)
         self._located.pop(digest, None)
         self._sound.discard(digest)
-        await in_thread(self._store.delete, digest)
 
     def _remembered(self, digest: str) -> CheckReport | None:
         """A report on the same bytes, when what belongs to it is still stored."""

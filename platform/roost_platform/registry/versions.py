@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from roost_platform.database.changes import note_change
 from roost_platform.database.tables import models, revisions, tenants, versions
 from roost_platform.domain.errors import NotFound, Throttled
 from roost_platform.domain.scaling import ScalingPolicy
@@ -136,11 +137,13 @@ def add_version(connection: Connection, new: NewVersion, quota: Quota) -> tuple[
 
 def delete_model_rows(connection: Connection, key: ServiceKey) -> set[str]:
     """Delete a model with its versions and revisions; the digests it had. Raises NotFound."""
-    if _last_number(connection, key) is None:
+    locked = select(models.c.name).where(models.c.tenant == key.tenant, models.c.name == key.model).with_for_update()
+    if connection.scalar(locked) is None:  # from here on, no other gateway adds a version
         raise NotFound(f"there is no model {key.model}")
     digests = set(connection.scalars(select(versions.c.digest).where(*_of(key))))
     for table, name in ((revisions, "model"), (versions, "model"), (models, "name")):
         connection.execute(delete(table).where(table.c.tenant == key.tenant, table.c[name] == key.model))
+    note_change(connection, key.tenant, key.model)
     return digests
 
 
@@ -155,12 +158,13 @@ def _last_number(connection: Connection, key: ServiceKey) -> int | None:
 
 
 def _next_number(connection: Connection, key: ServiceKey, now: datetime) -> int:
-    last = _last_number(connection, key)
+    same = models.c.tenant == key.tenant, models.c.name == key.model
+    # Locked, or the model may be deleted meanwhile.
+    last: int | None = connection.scalar(select(models.c.last_version).where(*same).with_for_update())
     if last is None:
         row = {"tenant": key.tenant, "name": key.model, "scaling": ScalingPolicy().to_json(), "traffic": []}
         connection.execute(insert(models).values(**row, last_version=1, last_generation=0, created_at=now))
         return 1
-    same = models.c.tenant == key.tenant, models.c.name == key.model
     connection.execute(update(models).where(*same).values(last_version=last + 1))
     return last + 1
 

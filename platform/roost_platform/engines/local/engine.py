@@ -7,15 +7,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import NoReturn
 
-from roost_platform.domain.errors import NotFound
+from roost_platform.domain.errors import NotFound, Unavailable
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 from roost_platform.engines.local.budget import Budget, Capacity, ReplicaLimits
 from roost_platform.engines.local.leases import Lease, LocalSlot
 from roost_platform.engines.local.pulse import PULSE_S
 from roost_platform.engines.local.replica import Replica
-from roost_platform.engines.local.runner import Runner, RunnerSettings
+from roost_platform.engines.local.runner import Fetch, Locate, Runner, RunnerSettings
 from roost_platform.engines.local.zygote import (
     MissingRuntime,
     Spawner,
@@ -61,17 +61,20 @@ class LocalSettings:
 
 
 class LocalEngine(Engine):
-    """See the port for the promises. `locate` gives an artifact's file by digest, and whether it is baked."""
+    """See the port for the promises."""
 
     def __init__(
         self,
         *,
-        locate: Callable[[str], tuple[Path, bool]],
+        locate: Locate,
+        fetch: Fetch | None = None,
         settings: LocalSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`fetch` is asked when `locate` knows no file; None = what is not here is nowhere."""
         self._clock = clock
         self._locate = locate
+        self._fetch = fetch or _fetch_nothing
         self._settings = settings
         self._budget = Budget(settings.capacity)
         self._runner_settings = RunnerSettings(
@@ -135,6 +138,7 @@ class LocalEngine(Engine):
                     reachable=key.name in reachable,
                     zygote=self._zygote(revision.runtime),
                     locate=self._locate,
+                    fetch=self._fetch,
                     budget=self._budget,
                     make_room=self._make_room,
                     on_awake=self._wake,
@@ -293,3 +297,7 @@ class LocalEngine(Engine):
         await runner.close(drain_s=self._settings.drain_s)
         self._awake.pop(runner, None)
         self._starving.pop(runner, None)
+
+
+async def _fetch_nothing(_digest: str) -> NoReturn:
+    raise Unavailable("the model's file is missing", code="artifact_missing")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,12 @@ _STATUS_LOG_LINES = 20
 _END_GRACE_S = 5.0
 _SLOW_RUN_US = 1_000_000
 """Told to a replica, it makes no run on its event loop."""
+
+
+Locate = Callable[[str], tuple[Path, bool] | None]
+"""By digest, the file of an artifact and whether it is baked; None when it must be fetched first."""
+Fetch = Callable[[str], Awaitable[tuple[Path, bool]]]
+"""Brings the file to this machine. Raises RoostError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,8 @@ class Runner:
         *,
         reachable: bool,
         zygote: Spawner,
-        locate: Callable[[str], tuple[Path, bool]],
+        locate: Locate,
+        fetch: Fetch,
         budget: Budget,
         make_room: Callable[["Runner"], None],
         on_awake: Callable[["Runner"], None],
@@ -76,6 +83,7 @@ class Runner:
         self.size = replica_bytes(measured=revision.memory_bytes, artifact=revision.size)
         self._zygote = zygote
         self._locate = locate
+        self._fetch = fetch
         self._budget = budget
         self._make_room = make_room
         self._on_awake = on_awake
@@ -213,7 +221,10 @@ class Runner:
         replica: Replica | None = None
         failure: tuple[str, str] | None = None
         try:
-            path, baked = self._locate(self.revision.digest)
+            # What is on this machine costs a wake no turn of the event loop, let alone a thread.
+            path, baked = self._locate(self.revision.digest) or await self._fetch(self.revision.digest)
+            if self.closed:
+                raise Unavailable("the model is being stopped", code="stopping")
             replica = await self._zygote.take()
             replica.on_ready = self._became_ready
             replica.on_slot_free = self._slot_free

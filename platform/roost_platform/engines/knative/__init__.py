@@ -1,0 +1,1 @@
+"""The engine that runs revisions as Knative Services on a Kubernetes cluster."""
