@@ -33,18 +33,29 @@ def each_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[st
         yield request.param
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _database_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """As ROOST_TEST_DATABASE says, for folders that do not say otherwise."""
+    with _kind_of(tmp_path_factory.getbasetemp(), _chosen()):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _database_of_the_run(request: pytest.FixtureRequest) -> Iterator[None]:
-    """As ROOST_TEST_DATABASE says, where the test does not say otherwise."""
-    chosen = os.environ.get("ROOST_TEST_DATABASE", KINDS[0])
-    assert chosen in KINDS, f"ROOST_TEST_DATABASE must be one of {KINDS}"
-    asked = request.fixturenames
-    if chosen == KINDS[0] or "tmp_path" not in asked or {"each_database", "on_postgres"} & set(asked):
+def _database_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for one test, whose databases are dropped with it; tests with the mark `sqlite` have no choice."""
+    asked = set(request.fixturenames)
+    if _chosen() == KINDS[0] or "tmp_path" not in asked or asked & {"each_database", "on_postgres"}:
         yield
         return
-    kind = KINDS[0] if request.node.get_closest_marker("sqlite") else chosen
+    kind = KINDS[0] if request.node.get_closest_marker("sqlite") else _chosen()
     with _kind_of(request.getfixturevalue("tmp_path"), kind):
         yield
+
+
+def _chosen() -> str:
+    chosen = os.environ.get("ROOST_TEST_DATABASE", KINDS[0])
+    assert chosen in KINDS, f"ROOST_TEST_DATABASE must be one of {KINDS}"
+    return chosen
 
 
 @contextmanager

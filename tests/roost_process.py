@@ -207,14 +207,24 @@ class RoostProcess:
         families = text_string_to_metric_families(page)
         return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
-    # The ledger, read beside the server
+    # The database, read beside the server
 
-    def ledger(self, columns: str = "request_id, outcome, status") -> list[tuple[Any, ...]]:
-        query = f"SELECT {columns} FROM usage_events ORDER BY source, sequence"
+    def query(self, query: str) -> list[tuple[Any, ...]]:
         if not self.database_url.startswith("sqlite"):
             return execute(self.database_url, query)
         with closing(sqlite3.connect(f"file:{self.data / 'roost.db'}?mode=ro", uri=True)) as database:
             return database.execute(query).fetchall()
+
+    def dump(self) -> str:
+        """Every row of every table, as text."""
+        if not self.database_url.startswith("sqlite"):
+            tables = self.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            return "\n".join(row for (name,) in tables for (row,) in self.query(f"SELECT t::text FROM {name} t"))
+        with closing(sqlite3.connect(f"file:{self.data / 'roost.db'}?mode=ro", uri=True)) as database:
+            return "\n".join(database.iterdump())
+
+    def ledger(self, columns: str = "request_id, outcome, status") -> list[tuple[Any, ...]]:
+        return self.query(f"SELECT {columns} FROM usage_events ORDER BY source, sequence")
 
     def shipped_ledger(self, key: str, columns: str = "request_id, outcome, status") -> list[tuple[Any, ...]]:
         """The ledger once everything answered so far is in it: the usage route waits for that."""

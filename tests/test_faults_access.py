@@ -2,10 +2,8 @@
 
 import json
 import re
-import sqlite3
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -296,9 +294,8 @@ def test_s32_no_file_and_no_log_holds_a_key(server: RoostProcess):
     secrets = [*server.keys.values(), server.operator_key]
     assert all(re.fullmatch(r"roost_[0-9A-Za-z]{40,}", secret) for secret in secrets), "128 random bits at least"
     assert call(server, "GET", "/api/v1/usage", server.keys["acme"]).status_code == 200
-    with closing(sqlite3.connect(f"file:{server.data / 'roost.db'}?mode=ro", uri=True)) as database:
-        dump = "\n".join(database.iterdump())
-        (hashes,) = zip(*database.execute("SELECT hash FROM api_keys").fetchall(), strict=True)
+    dump = server.dump()
+    (hashes,) = zip(*server.query("SELECT hash FROM api_keys"), strict=True)
     assert {len(each) for each in hashes} == {32}
     for secret in secrets:
         assert secret not in dump
