@@ -19,7 +19,7 @@ from pathlib import Path
 from onnx_mutants import Mutant, mutants
 from roost_platform.domain.errors import ModelRejected
 from roost_platform.registry.checking import Checker, CheckLimits
-from roost_process import descendants
+from roost_process import Process, descendants
 
 CODES = frozenset(
     [
@@ -58,6 +58,10 @@ class Tally:
     """What must not be."""
 
 
+CHECK = "roost-check"
+"""How the process is called that judges one file."""
+
+
 async def judge_all(cases: Iterable[Mutant], folder: Path) -> Tally:
     """`folder` is empty, before and after."""
     tally, checker = Tally(), Checker(limits=LIMITS, at_once=AT_ONCE)
@@ -79,11 +83,12 @@ async def judge_all(cases: Iterable[Mutant], folder: Path) -> Tally:
 
     try:
         checker.prepare()
-        before = [p for p in descendants(os.getpid()) if p.name == "roost-checks" or p.name.startswith("python")]
+        zygote = await _zygote()
         await asyncio.gather(*(work(folder / str(n)) for n in range(AT_ONCE)))
-        left = {p.pid for p in descendants(os.getpid())} - {p.pid for p in before}
-        if left or not all(p.lives() for p in before):
-            tally.faults.append(f"processes changed: {left} were left, of {before}")
+        left = {p.pid for p in descendants(os.getpid()) if p.name == CHECK}
+        if left or not zygote.lives() or predictor.returncode is not None:
+            lost = f"zygote lives: {zygote.lives()}, the one that predicts: {predictor.returncode}"
+            tally.faults.append(f"processes {left} were left; {lost}")
     finally:
         checker.close()
         assert predictor.stdin is not None
@@ -93,6 +98,15 @@ async def judge_all(cases: Iterable[Mutant], folder: Path) -> Tally:
     if files := os.listdir(folder):  # noqa: PTH208 - a list is wanted
         tally.faults.append(f"files were left: {files}")
     return tally
+
+
+async def _zygote() -> Process:
+    """The process that forks the checkers, once it has its name."""
+    while True:
+        for process in descendants(os.getpid()):
+            if process.name == f"{CHECK}s":
+                return process
+        await asyncio.sleep(0.01)
 
 
 async def _judge(case: Mutant, place: Path, checker: Checker, tally: Tally) -> None:

@@ -61,6 +61,7 @@ def running_s3() -> Iterator[S3Server]:
         "-s3",
         "-s3.autoCreateBucket=false",
         "-s3.port.iceberg=0",
+        "-s3.port.lance=0",  # or two runs on one machine want the same port
         "-volume.max=8",
         "-master.volumeSizeLimitMB=64",
         *(f"-{name}={port}" for name, port in ports.items()),

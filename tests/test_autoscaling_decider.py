@@ -213,7 +213,9 @@ LOADS = st.lists(
 )  # load, what another decider sees on top, ready replicas
 
 
-@given(LOADS, st.sampled_from(Metric), st.integers(0, 5), st.sampled_from([0, 6]), st.booleans())
+@given(
+    LOADS, st.sampled_from([Metric.CONCURRENCY, Metric.RPS]), st.integers(0, 5), st.sampled_from([0, 6]), st.booleans()
+)
 def test_more_load_never_asks_for_fewer_replicas(loads, metric, activation_scale, delay, reachable):
     spec = replace(
         SPEC,

@@ -26,8 +26,6 @@ from roost_platform.metering.ledger import gaps, record, usage_report
 from roost_platform.metering.shipper import Shipper
 from roost_process import RoostProcess, until
 
-pytestmark = pytest.mark.usefixtures("each_database")
-
 WRITERS = 8
 
 
@@ -37,6 +35,7 @@ def copy_of(folder: Path, name: str) -> Path:
     return kept
 
 
+@pytest.mark.usefixtures("each_database")
 @pytest.mark.parametrize("age", [timedelta(seconds=1), timedelta(hours=25), timedelta(days=40), timedelta(days=4000)])
 async def test_m2_a_journal_that_comes_back_however_late_adds_nothing(tmp_path: Path, age: timedelta):
     """As after a restored backup. No window of time is involved: an event's source and number are unique for ever."""
@@ -62,6 +61,7 @@ async def test_m2_a_journal_that_comes_back_however_late_adds_nothing(tmp_path: 
         assert again.total.requests == 20
 
 
+@pytest.mark.usefixtures("each_database")
 async def test_m4_eight_writers_of_one_set_of_events_in_any_order(tmp_path: Path):
     events = [event(n, source=f"run{n % 3}", compute_us=n, rows=1) for n in range(3000)]
     with ExitStack() as stack:
@@ -88,6 +88,7 @@ async def test_m4_eight_writers_of_one_set_of_events_in_any_order(tmp_path: Path
     assert report.total.compute_us == sum(range(3000))
 
 
+@pytest.mark.usefixtures("each_database")
 async def test_m4_eight_shippers_of_one_journal_count_it_once(tmp_path: Path):
     journal = Journal(tmp_path / "journal", source="run", segment_bytes=4000)
     with ExitStack() as stack:
@@ -116,6 +117,7 @@ MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 
 
+@pytest.mark.usefixtures("each_database")
 async def test_m5_every_moment_at_midnight_is_in_exactly_one_hour_day_and_month(tmp_path: Path):
     moments = [MIDNIGHT - timedelta(milliseconds=1), MIDNIGHT - TICK, MIDNIGHT, MIDNIGHT + TICK]
     with ledger_in(tmp_path) as database:

@@ -125,7 +125,10 @@ def test_a_document_with_junk_in_some_place_is_served_right_or_refused(served: S
     answer = judge(served.infer("one", body))
     if answer is not None:
         (output,) = answer["outputs"]
-        assert output["data"] == expected(document), document
+        # The same FP32 numbers: their shortest text may stand for another number to a reader of doubles.
+        wanted = expected(document)
+        assert wanted is not None, document
+        assert np.array(output["data"], "f4").tolist() == wanted, document
 
 
 @settings(TINY, max_examples=400)

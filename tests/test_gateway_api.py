@@ -13,8 +13,6 @@ from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.usage import Outcome
 from roost_platform.metering.journal import Journal
 
-pytestmark = pytest.mark.usefixtures("each_database")
-
 
 @pytest.fixture
 async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
