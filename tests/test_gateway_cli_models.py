@@ -93,6 +93,22 @@ def test_a_version_that_fails_is_told_with_its_reason_and_last_log_lines(server,
     assert "\x1b" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("reason", "next_step"),
+    [
+        ("QuotaExceeded: no room for a replica", "roost tenant set-quota"),
+        ("ImageMissing: the image cannot be pulled", "operator's to mend"),
+        ("ExitedAtStart: the process exited with status 1", "deploy a corrected file"),
+    ],
+)
+def test_who_can_mend_a_failed_version_is_told_what_to_do(server, roost, onnx_file, reason, next_step):
+    server.on("POST /api/v1/models/iris/versions", version_document(server, state="failed", reason=reason), status=201)
+    server.on("GET /api/v1/models/iris/logs", {"revisions": []})
+    result = roost("deploy", "iris", onnx_file, "--runtime", "onnx-gpu")
+    assert next_step in result.stderr.splitlines()[-1]
+    assert server.asked[0].query == {"runtime": "onnx-gpu"}
+
+
 def test_sample_bodies_follow_the_signature():
     signature = {
         "inputs": [

@@ -198,6 +198,7 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             journal_folder,
             source=secrets.token_hex(8),
             sync_interval_s=settings.metering.sync_interval_s,
+            limit_bytes=4 * settings.metering.backlog_bytes,  # calls are refused long before it comes to that
             backlog=backlog,
         )
         stack.push_async_callback(shipper.drain)

@@ -19,6 +19,19 @@ app = typer.Typer()
 _POLL_S = 0.2
 _POLL_SLOWLY_S = 1.0
 _LOG_LINES = 20
+_OF_THE_PLACE = frozenset(
+    {
+        "ImageMissing",
+        "RuntimeMissing",
+        "Unschedulable",
+        "FeatureDisabled",
+        "NameTaken",
+        "Forbidden",
+        "Refused",
+        "Routing",
+    }
+)
+"""Reasons that no other file would change."""
 _PLAIN_STEPS = 4  # without a terminal, progress is a line per quarter
 
 
@@ -38,6 +51,7 @@ def deploy(
     container_concurrency: Annotated[int | None, typer.Option(help="Requests one replica takes at a time.")] = None,
     target: Annotated[float | None, typer.Option(help="Load to aim at per replica, in units of --metric.")] = None,
     metric: Annotated[str | None, typer.Option(help="concurrency or rps.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="onnx-cpu, or onnx-gpu on a cluster that has it.")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Rows that may run together; 1 = no batching.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the version serves.")] = True,
     wait_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Wait at most this long.")] = 600,
@@ -52,6 +66,7 @@ def deploy(
         "target": target,
         "metric": metric,
         "max-batch-size": max_batch_size,
+        "runtime": runtime,
     }
     options = {name: value for name, value in direct.items() if value is not None}
     options |= {k: v for k, v in key_values(scale or [], hint="--scale").items() if v is not None}
@@ -104,7 +119,17 @@ def _show_failure(roost: RoostClient, version: Document) -> None:
     for revision in revisions:
         for line in revision["lines"]:
             show.error(f"  {line}")
-    show.error(f"Next:  roost logs {version['model']}, then deploy a corrected file")
+    show.error(f"Next:  {_next_step(version)}")
+
+
+def _next_step(version: Document) -> str:
+    """What helps depends on whether the file is at fault, or the place where it was to run."""
+    reason, model = (version["reason"] or "").partition(":")[0], version["model"]
+    if reason == "QuotaExceeded":
+        return "ask the operator for more (roost tenant set-quota), then deploy the file again"
+    if reason in _OF_THE_PLACE:
+        return "this is the operator's to mend; then deploy the file again"
+    return f"roost logs {model}, then deploy a corrected file"
 
 
 @contextmanager
