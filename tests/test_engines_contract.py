@@ -195,7 +195,7 @@ async def test_k13_a_revision_over_the_quota_says_so_and_leaves_the_old_one_serv
     await under_test.until_ready(old)
     await under_test.apply(old, new, min_scale=1)
     await under_test.until(lambda: under_test.status(new).reason == "QuotaExceeded")
-    for _ in range(ROOM_S // 10 + 2):  # a quota may have room again: that long it is waited for
+    for _ in range(ROOM_S // 10):  # a quota may have room again: that long it is waited for
         if under_test.status(new).ready is Readiness.UNKNOWN:
             await under_test.pass_time(10)
     assert under_test.status(new).ready is Readiness.FALSE

@@ -25,7 +25,7 @@ class LimitSettings(BaseSettings):
     upload_bytes: int = Field(2048 * _MIB, gt=0)
     """Largest model file: protobuf itself cannot hold more than 2 GiB."""
     request_bytes: int = Field(64 * _MIB, gt=0)
-    """Largest body of a prediction; it is held in memory whole."""
+    """Largest body of a prediction; the local engine holds it in memory whole, others pass it on as it comes."""
     body_idle_s: float = Field(30.0, gt=0)
     """Seconds without a byte after which a body counts as given up."""
     head_s: float = Field(10.0, gt=0)
