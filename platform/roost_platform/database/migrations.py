@@ -9,10 +9,11 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError
 
+from roost_platform.database import money_tables  # noqa: F401 - adds its tables
 from roost_platform.database.tables import metadata
 from roost_platform.domain.errors import Conflict, Unavailable
 
-HEAD = "0003"
+HEAD = "0004"
 """The last migration in `versions/`; a database that has seen it needs no Alembic, whose import is a tenth of a start."""
 
 _LARGEST_QUICK_CHECK = 32 * 1024**2

@@ -1,7 +1,7 @@
 """Every table, as SQLAlchemy Core sees it; the migrations in `versions/` make them.
 
 Times are aware UTC in Python and text in ISO 8601 (SQLite) or timestamptz (PostgreSQL) below. Amounts are integers in
-base units (microseconds, bytes, rows); no float is stored. The last three tables hold rows on PostgreSQL only.
+base units (microseconds, bytes, rows); no float is stored. `changes` and `gateways` hold rows on PostgreSQL only.
 """
 
 from datetime import UTC, datetime
@@ -179,3 +179,5 @@ schema_facts = Table(
     metadata,
     Column("readable_since", String(32), primary_key=True),
 )
+
+# The tables of money are in `money_tables.py`: importing it adds them to `metadata`.
