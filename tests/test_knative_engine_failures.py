@@ -3,13 +3,15 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from knative_engine_parts import (
     KEY,
+    KREVISION,
+    NAMESPACE,
     Setting,
     call,
     fall_asleep,
@@ -25,6 +27,7 @@ from roost_platform.domain.errors import Unavailable
 from roost_platform.domain.services import Readiness, Revision, RevisionKey
 from roost_platform.domain.tenants import Quota
 from roost_platform.engines.knative.engine import KnativeEngine
+from roost_platform.engines.knative.names import REVISION
 
 
 @pytest.fixture
@@ -101,6 +104,33 @@ async def test_k13_a_quota_that_is_used_up_is_named_and_the_old_version_serves_o
     assert refused.value.code == "no_capacity"
 
 
+async def test_k13_what_knative_gives_up_and_is_made_anew_gets_no_new_patience(
+    setting: Setting, tmp_path: Path
+) -> None:
+    """Knative loses hope after the start limit; a revision that is then made again is in the same trouble still."""
+    setting.quotas[KEY.tenant] = Quota(replicas=1)
+    later_s = 0.0
+    engine, old = await _with_old(setting, tmp_path, clock=lambda: time.monotonic() + later_s)
+    second = make_revision(2)
+    await engine.apply(make_service(old, second, to=old, window=6))
+    await until(lambda: status_of(engine, second).reason == "QuotaExceeded")
+
+    def made() -> str | None:
+        found = [r for r in setting.api.objects(KREVISION) if r["metadata"]["labels"][REVISION] == second.name]
+        return found[0]["metadata"]["uid"] if found else None
+
+    first = made()
+    later_s = 100.0
+    assert status_of(engine, second).ready is Readiness.UNKNOWN
+    [given_up] = [r["metadata"]["name"] for r in setting.api.objects(KREVISION) if r["metadata"]["uid"] == first]
+    setting.api.remove(KREVISION, given_up, NAMESPACE)
+    await until(lambda: made() not in (None, first) and status_of(engine, second).reason == "QuotaExceeded")
+    assert status_of(engine, second).ready is Readiness.UNKNOWN
+    later_s = 125.0
+    await until(lambda: status_of(engine, second).ready is Readiness.FALSE)
+    assert (await call(engine, old))["version"] == "1"
+
+
 async def test_k13_a_node_without_room_is_named_and_the_old_version_serves_on(tmp_path: Path) -> None:
     async with Setting(cpu_request_m=40_000, cpu_limit_m=50_000) as setting:
         engine, old = await _with_old(setting, tmp_path)
@@ -139,8 +169,10 @@ async def test_calls_that_wake_a_model_in_vain_are_told_why_and_it_recovers(sett
     await until(lambda: status_of(engine, old).ready is Readiness.TRUE)
 
 
-async def _with_old(setting: Setting, folder: Path) -> tuple[KnativeEngine, Revision]:
-    engine = await setting.engine(folder)
+async def _with_old(
+    setting: Setting, folder: Path, clock: Callable[[], float] = time.monotonic
+) -> tuple[KnativeEngine, Revision]:
+    engine = await setting.engine(folder, clock=clock)
     old = make_revision(1)
     await engine.apply(make_service(old, to=old, window=6))
     await until_ready(engine, old)

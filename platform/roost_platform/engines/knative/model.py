@@ -90,7 +90,7 @@ class Model:
         self._settings = settings
         self._clock = clock
         self._drained = drained
-        self._since: dict[str, tuple[str, float]] = {}  # Knative revision -> its trouble, and when that began
+        self._since: dict[str, tuple[str, float]] = {}  # name of a Knative revision -> its trouble, and when that began
         self._failed_since: dict[str, float] = {}
         self._statuses: dict[str, RevisionStatus] = {}
         self._looked_at = float("-inf")
@@ -208,6 +208,9 @@ class Model:
         if now - self._looked_at >= _FRESH_S:
             revisions = self.wish.service.revisions if self.wish is not None else ()
             self._statuses = {r.name: self._look_at(r, now) for r in revisions}
+            gone = self._since.keys() - self._seen.revisions(self.key).keys() - {self.wish_name(r) for r in revisions}
+            for name in gone:
+                del self._since[name]
             self._looked_at = now
         return self._statuses
 
@@ -237,8 +240,11 @@ class Model:
         document = self._chosen(revision)
         facts = self._facts(revision, document)
         trouble = find_trouble(facts)
-        uid = document["metadata"]["uid"] if document is not None else self.wish_name(revision)
-        standing_s = self._standing_s(uid, trouble, now)
+        name = uid = self.wish_name(revision)
+        if document is not None:
+            name, uid = document["metadata"]["name"], document["metadata"]["uid"]
+        works = document is not None and readiness_of(document, "Ready") is Readiness.TRUE
+        standing_s = self._standing_s(name, trouble, now, works=works)
         log = LogName(self.key, uid)
         pod, previous = (trouble.pod, trouble.previous) if trouble is not None else ("", False)
         if pod and document is not None and not self._logs.known(log, pod, previous=previous):
@@ -278,14 +284,18 @@ class Model:
         _, creation, message = str(condition.get("message", "")).partition("creation failed with message:")
         return Trouble("CannotStart", f"the revision cannot be made:{message}", SHORT_S) if creation else None
 
-    def _standing_s(self, place: str, trouble: Trouble | None, now: float) -> float:
+    def _standing_s(self, name: str, trouble: Trouble | None, now: float, *, works: bool) -> float:
+        """For how long a Knative revision has had this trouble. One that is given up and made anew under its name, as
+        those are that Knative has lost hope of, has it still.
+        """
+        if works:
+            self._since.pop(name, None)
         if trouble is None:
-            self._since.pop(place, None)
             return 0.0
-        reason, since = self._since.get(place, ("", now))
+        reason, since = self._since.get(name, ("", now))
         if reason != trouble.reason:
             since = now
-        self._since[place] = (trouble.reason, since)
+        self._since[name] = (trouble.reason, since)
         return now - since
 
     # What the keeper needs.
