@@ -134,7 +134,7 @@ async def test_k10_who_waits_for_a_model_that_never_gets_ready_is_told_with_all_
 
     async def refused_at() -> float:
         with pytest.raises(Unavailable):
-            await under_test.call(revision)
+            await under_test.call(revision, within=100)
         return time.monotonic()
 
     ends = await asyncio.gather(*(refused_at() for _ in range(20)))
@@ -358,7 +358,7 @@ async def test_k25_what_a_client_says_of_itself_arrives_and_changes_nothing(unde
 @pytest.mark.parametrize("under_test", CLUSTERS, indirect=True)
 async def test_k30_replicas_that_are_taken_away_one_by_one_cost_no_call(under_test: Harness) -> None:
     revision = under_test.install(answer=6)
-    await under_test.apply(revision, container_concurrency=2, min_scale=2)
+    await under_test.apply(revision, container_concurrency=2, min_scale=2, max_scale=2)
     await under_test.until(lambda: under_test.status(revision).running == 2)
     over = False
 
