@@ -52,6 +52,10 @@ def in_flight(server: RoostProcess) -> float:
     return server.figures()["roost_requests_in_flight", frozenset()]
 
 
+def answered(server: RoostProcess) -> float:
+    return sum(value for (name, _), value in server.figures().items() if name == "roost_requests_total")
+
+
 def test_k3_six_staggered_calls_finish_after_the_signal_and_the_process_follows(server, tmp_path):
     """The row's twelve seconds are about one here, its stagger of a second a tenth."""
     server.start()
@@ -75,6 +79,31 @@ def test_k3_six_staggered_calls_finish_after_the_signal_and_the_process_follows(
     for answer, _ in answers:
         assert json.loads(answer.body)["outputs"][0]["shape"] == [64, 64]
     wait_until_gone(children, 1)
+
+
+def test_k3_connections_that_are_kept_are_told_to_leave_and_none_is_cut(server, tmp_path):
+    """Clients that call again and again through a stop: each gets an answer that says it is the last one."""
+    server.start()
+    key = server.make_tenant()
+    server.deploy(key, "adder", models.add_one(tmp_path / "adder.onnx"), min_scale=1)
+
+    def call_until_told() -> int:
+        with Connection(server.port, timeout=60) as connection:
+            answer, calls = None, 0
+            while answer is None or answer.headers.get("connection") != "close":
+                connection.send(infer(key, "adder"))
+                answer = connection.answer()
+                assert_added(answer)
+                calls += 1
+                time.sleep(0.01)  # so that the stop finds most connections idle
+            return calls
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(call_until_told) for _ in range(8)]
+        until(lambda: answered(server) > 100, within=30)
+        server.signal(signal.SIGTERM)
+        assert all(client.result() > 1 for client in clients)
+    assert server.process.wait(30) == 0, server.log_tail()
 
 
 def test_k13_a_version_without_room_says_so_and_the_old_one_serves_on(tmp_path):

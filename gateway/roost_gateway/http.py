@@ -27,6 +27,8 @@ _KNOWN_HEADS = 16
 _KNOWN_BYTES = 2048
 _WITH_BODIES = frozenset({"POST", "PUT", "PATCH"})
 _END_OF_HEAD = b"\r\n\r\n"
+_LEAVE_S = 0.5
+"""At shutdown, so long an idle connection may bring one more request: closed at once, it would cross one on its way."""
 
 
 class _Nobody:
@@ -70,6 +72,8 @@ class LaneProtocol(HttpToolsProtocol):
         self._lane_cycle = LaneCycle()
         self._idle_since = 0.0
         """When the last answer was complete, in the loop's time."""
+        self._leaving = False
+        """The next answer is the last one, and says so."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
@@ -79,6 +83,18 @@ class LaneProtocol(HttpToolsProtocol):
         self._held = None
         if self._call is not None:
             self._call.leave()
+
+    def shutdown(self) -> None:
+        """The server stops: finish what there is, and tell the client with the next answer not to come again."""
+        self._leaving = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            super().shutdown()
+        else:
+            self.loop.call_later(_LEAVE_S, self._leave)
+
+    def _leave(self) -> None:
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
     # A request that the parser reads.
 
@@ -102,6 +118,7 @@ class LaneProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
         scope = cycle.scope
+        cycle.keep_alive = cycle.keep_alive and not self._leaving
         if scope["method"] == "POST" and scope["path"].startswith(PREFIX) and not cycle.waiting_for_100_continue:
             incoming = sort_headers(scope["headers"])
             if self._may_be_for_lane(scope, incoming):
@@ -170,7 +187,7 @@ class LaneProtocol(HttpToolsProtocol):
     def take_known(self, data: bytes) -> bool:
         """Put the request into the lane, if `data` is one whose head is known, and the lane takes it."""
         cycle = self.cycle
-        if not self._between or self.pipeline or not (cycle is None or cycle.response_complete):
+        if self._leaving or not self._between or self.pipeline or not (cycle is None or cycle.response_complete):
             self._piece = b""
             return False
         self._piece = data
