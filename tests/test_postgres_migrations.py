@@ -57,6 +57,8 @@ def test_what_a_newer_release_only_added_to_is_still_served(url: str, database: 
     execute(url, "UPDATE alembic_version SET version_num = '9999'")
     open_for_serving(database.engine, kept=tmp_path, wait_s=0)
     assert [record.message for record in caplog.records] == ["database_of_a_newer_release"]
+    assert migrate(database.engine) == "9999"
+    assert execute(url, "SELECT version_num FROM alembic_version") == [("9999",)]
 
 
 def test_what_a_newer_release_changed_in_earnest_is_refused_at_once(url: str, database: Database, tmp_path: Path):

@@ -27,9 +27,9 @@ def migrate(engine: Engine, *, kept: Path | None = None) -> str | None:
     """Run the migrations that the database has not seen, all in one transaction; the last one it had seen before.
 
     An empty database (None) gets every table. Of several that try at once, on PostgreSQL, one does it and the others find
-    it done. `kept`: a folder whose files an earlier SQLite database described; with files in it, an empty database is a
-    lost one, and beginning anew would sweep them away. Raises Conflict when a newer release wrote the database,
-    Unavailable when it is damaged or lost.
+    it done; one that a newer release migrated is left alone while this one can read it. `kept`: a folder whose files an
+    earlier SQLite database described; with files in it, an empty database is a lost one, and beginning anew would sweep
+    them away. Raises Conflict when a newer release wrote the database, Unavailable when it is damaged or lost.
     """
     check_integrity(engine)
     if kept is not None and _holds_files(kept) and not inspect(engine).get_table_names():
@@ -39,7 +39,9 @@ def migrate(engine: Engine, *, kept: Path | None = None) -> str | None:
             code="database_lost",
         )
     found = _found(engine)
-    if found != HEAD:
+    if found is not None and found > HEAD and engine.dialect.name == "postgresql":
+        require_tables(engine)  # a release that was rolled back to: it has nothing to do, or must not be here
+    elif found != HEAD:
         _upgrade(engine)
     return found
 
