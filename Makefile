@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-postgres check bench fuzz format clean lock
+.PHONY: demo test test-postgres check bench fuzz focus torture format clean lock
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Roost needs Python 3.11 or newer")'
@@ -40,13 +40,16 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 lock: $(INSTALLED)  ## by version and hash: all that is installed (requirements.lock), and what goes into each image
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(LOCK) pyproject.toml --extra local --extra postgres --extra s3 --extra knative --output-file requirements.lock
-	$(LOCK) pyproject.toml --extra gateway --extra check --extra postgres --extra s3 --extra knative \
+	$(LOCK) pyproject.toml --extra local --extra postgres --extra s3 --extra knative --extra pdf --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra gateway --extra check --extra postgres --extra s3 --extra knative --extra pdf \
 		--output-file runtimes/images/gateway/requirements.lock
 	$(LOCK) pyproject.toml --extra runtime --output-file runtimes/images/onnx-cpu/requirements.lock
 	$(LOCK) pyproject.toml --extra runtime-gpu --output-file runtimes/images/onnx-gpu/requirements.lock
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) - --output-file runtimes/images/build.lock
+
+focus: $(INSTALLED)  ## our FOCUS files before FinOps' own validator; needs Python 3.12 or newer
+	$(BIN)/python tests/focus_validation.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -6,6 +6,7 @@ from statistics import median
 
 from bench import FLOOR, PLAIN, ROOST, Round, Rounds
 from measures_codec import PLAIN_CODE
+from measures_metering import METERED
 from measures_neighbour import ALONE, BESIDE
 from measures_wake import WARM
 from summary import middle, percentile, pooled, ratios
@@ -76,6 +77,15 @@ AIMS = (
     Aim("h", "private memory of a further replica (96 MiB) ÷ file", "replicas", _middle("mlp_share"), 0.15),
     Aim("i", "upload to first right answer (45 MB) ÷ opening and running it", "upload", _OPENING, 3),
     Aim("neighbour", "B's p99 beside A at ten times its limit ÷ alone, no error of B's", "neighbour", _BESIDE, 1.2),
+    Aim(
+        "money",
+        "requests/s metered ÷ not metered, tiny model",
+        "metering",
+        _middle("of_unmetered", METERED),
+        0.98,
+        True,
+        digits=3,
+    ),
     Aim("", "requests/s, CNN, ÷ FastAPI", "throughput cnn c16", _ratio(PLAIN, "rps"), 1, True),
     Aim("", "requests/s, image as JSON, ÷ FastAPI", "tensor json", _ratio(PLAIN, "rps"), 1, True),
     Aim("", "requests/s, image as binary, ÷ FastAPI", "tensor binary", _ratio(PLAIN, "rps"), 1, True),

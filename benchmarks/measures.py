@@ -3,6 +3,7 @@
 from bench import Measure
 from measures_codec import codec
 from measures_idle import asleep, replicas
+from measures_metering import metering
 from measures_neighbour import neighbour
 from measures_rate import half_load, slow, tensor, throughput
 from measures_upload import upload
@@ -17,6 +18,7 @@ MEASURES: dict[str, Measure] = {
     "throughput tiny c16": Measure(lambda bench, rotation: throughput(bench, rotation, "tiny", 16)),
     "throughput tiny c64": Measure(lambda bench, rotation: throughput(bench, rotation, "tiny", 64)),
     "throughput cnn c16": Measure(lambda bench, rotation: throughput(bench, rotation, "cnn", 16), rotations=3),
+    "metering": Measure(metering),
     "slow model": Measure(slow, rotations=3),
     "half load": Measure(half_load),
     "tensor json": Measure(lambda bench, rotation: tensor(bench, rotation, JSON), rotations=3),

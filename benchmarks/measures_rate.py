@@ -71,7 +71,8 @@ def closed_loop(
 ) -> Figures:
     """Rate, CPU per request and latency. Raises RuntimeError when a request failed."""
     target = contender.target(name)
-    wrk(target, body, connections=connections, seconds=warming_s)
+    if warming_s:
+        wrk(target, body, connections=connections, seconds=warming_s)
     before = contender.tree.cpu_s()
     result = wrk(target, body, connections=connections, seconds=seconds)
     spent = {part: now - before[part] for part, now in contender.tree.cpu_s().items()}

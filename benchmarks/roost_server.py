@@ -31,9 +31,8 @@ class Roost(Contender):
         port = free_port()
         data.mkdir(parents=True, exist_ok=True)
         operator_key = f"roost_{secrets.token_hex(32)}"
-        command = [sys.executable, "-m", "roost_gateway", "serve", "--port", str(port), "--data", str(data)]
         environment = {"ROOST_OPERATOR_KEY": operator_key} | (settings or {})
-        super().__init__(command, port=port, log=work / "roost.log", environment=environment)
+        super().__init__(self._command(port, data), port=port, log=work / "roost.log", environment=environment)
         self.url = f"http://127.0.0.1:{port}"
         try:
             self.ready_ms = self._wait_until_ready()
@@ -42,6 +41,9 @@ class Roost(Contender):
             self.stop()
             raise
         self.client = RoostClient(self.url, self.key)
+
+    def _command(self, port: int, data: Path) -> list[str]:
+        return [sys.executable, "-m", "roost_gateway", "serve", "--port", str(port), "--data", str(data)]
 
     def target(self, model: str) -> Target:
         return Target(self.port, f"/t/{TENANT}/v2/models/{model}/infer", (("Authorization", f"Bearer {self.key}"),))

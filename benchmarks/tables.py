@@ -59,6 +59,12 @@ TABLES = (
     Table("throughput tiny c64", "Throughput: tiny model, JSON, 64 connections", LOAD),
     Table("throughput cnn c16", "Throughput: CNN (45 MB), JSON of 28 kB, 16 connections", LOAD),
     Table(
+        "metering",
+        "What metering costs: tiny model, JSON, 16 connections, by turns",
+        (LOAD[0], Column("of_unmetered", "÷ not metered (middle of the turns)", 3), *LOAD[1:]),
+        bases=(),
+    ),
+    Table(
         "slow model",
         "Throughput: a model of some 25 ms a run, JSON, 8 connections per core",
         (LOAD[0], Column("of_cores", "÷ (session.run x cores)", 3), *LOAD[1:]),

@@ -34,6 +34,8 @@ class Campaign:
         self.history = History()
         self.killed: Counter[str] = Counter()
         self.changes = 0
+        self.unknown = 0
+        """Calls that were under way when their gateway was killed."""
         self.constants: dict[str, int] = {}
         """Digest of every file that was ever sent → the number that its model adds."""
         self.accepted: dict[tuple[str, int], str] = {}
@@ -165,6 +167,7 @@ class Campaign:
 
     async def check(self) -> None:
         await asyncio.to_thread(self._check_ledger)
+        await asyncio.to_thread(self._check_balance)
         await asyncio.to_thread(self._check_files)
         await self._check_versions()
 
@@ -185,6 +188,30 @@ class Campaign:
         with self.server.client(self.key) as client:
             assert client.usage()["total"]["requests"] == len(rows)
 
+    def _check_balance(self) -> None:
+        """Every call that any life took on was completed, refused for want of room, or is unknown; no answered one is."""
+        query = "SELECT opened, completed, unstored, unknown, source FROM sources WHERE closed_at IS NOT NULL"
+        lives = self.killed["gateway"] + self.killed["gateway at start"]
+        of_lives = "SELECT count(*) FROM sources"
+        until(
+            lambda: len(self.server.query(query)) == self.server.query(of_lives)[0][0] - 1,
+            within=GONE_S,
+            what="that the books of all killed gateways are closed",
+        )
+        books = self.server.query(query)
+        assert [book for book in books if book[0] != sum(book[1:4])] == []
+        assert self.killed["gateway"] <= len(books) <= lives
+        closed = {book[4] for book in books}
+        rows = [row for row in self.server.ledger("source, requests, request_id") if row[0] in closed]
+        assert sum(book[1] for book in books) == sum(requests for _, requests, _ in rows)
+        unknown = [request_id for (request_id,) in self.server.query("SELECT request_id FROM unknown_calls")]
+        assert len(unknown) == sum(book[3] for book in books)
+        assert not set(unknown) & self.history.answered.keys()
+        assert not set(unknown) & {request_id for *_, request_id in rows}
+        self.unknown = len(unknown)
+        assert not self.server.events("calls_unaccounted")
+        assert not self.server.events("ledger_incomplete")
+
     def _check_files(self) -> None:
         """Every artifact is what its name says and belongs to a version; nothing else lies about."""
         with self.server.client(self.key) as client:
@@ -195,7 +222,8 @@ class Campaign:
         assert all(sha256(file.read_bytes()).hexdigest() == file.name for file in artifacts)
         assert {folder.name for folder in (data / "baked").glob("*/*")} <= named
         assert [file.name for file in (data / "staging").iterdir()] == []
-        assert [file.suffix for file in (data / "journal").iterdir()] in ([], [".jsonl"])  # that of this life
+        of_this_life = [file.suffix for file in sorted((data / "journal").iterdir(), key=lambda file: file.suffix)]
+        assert of_this_life in ([".open"], [".jsonl", ".open"])
         known = {"artifacts", "baked", "journal", "lock", "server.json", "staging"}
         assert {file.name for file in data.iterdir() if not file.name.startswith("roost.db")} == known
 

@@ -22,6 +22,7 @@ from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
+from roost_platform.registry.check_process import JobTime
 from roost_platform.registry.checking import Checker, CheckReport
 from roost_platform.registry.registry import Registry
 from roost_platform.registry.store import DiskStore
@@ -70,9 +71,9 @@ class _OneCheck(Checker):
 
     _first: CheckReport | None = None
 
-    async def check(self, path: Path, bake_dir: Path) -> CheckReport:
+    async def check(self, path: Path, bake_dir: Path, spent: JobTime | None = None) -> CheckReport:
         if self._first is None:
-            self._first = await super().check(path, bake_dir)
+            self._first = await super().check(path, bake_dir, spent)
             return self._first
         return replace(self._first, baked=_baked(path, bake_dir))
 

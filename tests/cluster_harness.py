@@ -47,6 +47,7 @@ class ClusterHarness(Harness):
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
         self._skipped_s = 0.0
+        self.held = []
         self._pods: list[Document] = []
 
     async def start(
@@ -76,6 +77,7 @@ class ClusterHarness(Harness):
             quota_of=lambda tenant: (quota or Quota()) if tenant == KEY.tenant else None,
             leads=lambda: True,
             clock=lambda: time.monotonic() + self._skipped_s,
+            on_usage=self.held.append,
         )
         await self.engine.start()
         self._stack.push_async_callback(self.engine.stop)

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from roost_platform.domain.resources import ResourceUsage
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import (
     Readiness,
@@ -32,6 +33,8 @@ class Harness(ABC):
     """An engine under test. Times are seconds."""
 
     engine: Engine
+    held: list[ResourceUsage]
+    """What the engine told of its replicas, oldest first."""
     sleep_cycles = 1000
     """How often K2 goes to the edge of sleep and back."""
     stubborn_s = 20.0

@@ -24,6 +24,7 @@ class LocalHarness(Harness):
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = capacity or Capacity(8 * GIB, 64)
         self.now = 1000.5
+        self.held = []
         self._artifacts: dict[str, Path] = {}
 
     async def start(self, folder: Path, *, start_timeout_s: float = 30, queue_depth: int = 10_000) -> None:
@@ -38,6 +39,7 @@ class LocalHarness(Harness):
                 start_timeout_s=start_timeout_s,
                 queue_depth=queue_depth,
             ),
+            on_usage=self.held.append,
             clock=lambda: self.now,
         )
         await self.engine.start()

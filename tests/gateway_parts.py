@@ -18,8 +18,13 @@ from roost_gateway.access.routes import Route
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.api.app import ControlApi, create_api
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.money.budgets import Budgets
+from roost_gateway.money.checks.check import ThisRun
+from roost_gateway.money.reconcile import Reconciliation
+from roost_gateway.money.spending import Spending
+from roost_gateway.money.statements import Statements
 from roost_gateway.settings import LimitSettings
-from roost_platform.billing.prices import default_price_books
+from roost_platform.billing.price_file import default_price_books
 from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.services import Readiness, RevisionKey, RevisionStatus, Service, ServiceKey, ServiceStatus
@@ -162,7 +167,7 @@ class Parts:
         await self.deployments.settled(key)
         return number, name
 
-    def api(self, **limits: Any) -> ControlApi:
+    def api(self, *, budgets: Budgets | None = None, **limits: Any) -> ControlApi:
         (self.folder / "journal").mkdir(exist_ok=True)
         return create_api(
             database=self.database,
@@ -175,15 +180,50 @@ class Parts:
             engine=self.engine,
             shipper=Shipper(journal_folder=self.folder / "journal", database=self.database),
             books=default_price_books(),
+            statements=self.statements(),
+            budgets=budgets or self.budgets(),
+            reconciliation=self.reconciliation(),
             limits=LimitSettings(**limits),
             url="http://roost.test",
             clock=self.clock,
         )
 
-    def client(self, secret: str | None = OPERATOR_KEY, **limits: Any) -> httpx.AsyncClient:
+    def statements(self) -> Statements:
+        folder = self.folder / "journal"
+        return Statements(
+            database=self.database,
+            books=default_price_books(),
+            drain=Shipper(journal_folder=folder, database=self.database).drain,
+            clock=self.clock,
+        )
+
+    def reconciliation(self) -> Reconciliation:
+        """Of a gateway that has no prediction path."""
+        folder = self.folder / "journal"
+        return Reconciliation(
+            database=self.database,
+            journal=folder,
+            outbox=self.folder / "outbox",
+            books=default_price_books(),
+            run=ThisRun(source="run", opened=lambda: 0, unstored=lambda: 0, in_flight=lambda: 0, answered=dict),
+            drain=Shipper(journal_folder=folder, database=self.database).drain,
+            clock=self.clock,
+        )
+
+    def budgets(self, **how: Any) -> Budgets:
+        books = default_price_books()
+        given: dict[str, Any] = {
+            "spent": Spending(database=self.database, books=books),
+            "currency": books.currency,
+            "leads": lambda: True,
+            "clock": self.clock,
+        }
+        return Budgets(database=self.database, directory=self.directory, **given | how)
+
+    def client(self, secret: str | None = OPERATOR_KEY, **how: Any) -> httpx.AsyncClient:
         """A client of the control API, in this process."""
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-        transport = httpx.ASGITransport(self.api(**limits))
+        transport = httpx.ASGITransport(self.api(**how))
         return httpx.AsyncClient(transport=transport, base_url="http://roost.test", headers=headers)
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ from artifact_server import ArtifactServer
 from engine_harness import KEY, Harness
 from fake_knative import FakeKnative
 from fake_kubernetes import FakeKubernetes
+from roost_platform.domain.resources import ResourceUsage
 from roost_platform.domain.service_secrets import ServiceSecrets
 from roost_platform.domain.services import Readiness, RevisionStatus
 from roost_platform.domain.tenants import Quota
 from roost_platform.engines.knative.cluster import Cluster
 from roost_platform.engines.knative.connection import Access
 from roost_platform.engines.knative.engine import KnativeEngine
+from roost_platform.engines.knative.held import ToldUntil, nothing_told
 from roost_platform.engines.knative.ingress import Ingress
+from roost_platform.engines.knative.pod_life import PodLife
 from roost_platform.engines.knative.settings import KnativeSettings
+from roost_platform.engines.port import OnUsage
 
 SLEEPER = "dev.local/sleeper"
+_SECRETS = ServiceSecrets(b"0123456789abcdef" * 2)
 _QUIET_S = 0.4
 _COMMAND = (sys.executable, "-m", "roost_runtimes", "serve", "--model-factory", "sleeper_model:SleeperModel")
 
@@ -36,33 +42,56 @@ class KnativeHarness(Harness):
         self._stack = AsyncExitStack()
         self._skipped_s = 0.0
         self._unsettled = False
+        self.held: list[ResourceUsage] = []
+        """What the engine told of its replicas, oldest first."""
 
     async def start(
         self, folder: Path, *, start_timeout_s: float = 30, queue_depth: int = 10_000, quota: Quota | None = None
     ) -> None:
         enter = self._stack.enter_async_context
-        secrets = ServiceSecrets(b"0123456789abcdef" * 2)
-        self._artifacts = await enter(ArtifactServer(secrets))
+        self._artifacts = await enter(ArtifactServer(_SECRETS))
         self.api = await enter(FakeKubernetes())
         self.knative = await enter(FakeKnative(self.api, commands={SLEEPER: _COMMAND}, queue_depth=queue_depth))
         token = folder / "token"
         token.write_text(self.api.token)
-        self.engine = KnativeEngine(
-            settings=KnativeSettings(
-                images={"sleeper": SLEEPER},
-                ingress_url=self.knative.ingress_url,
-                artifact_url=self._artifacts.url,
-                start_timeout_s=max(1, round(start_timeout_s)),
-            ),
-            cluster=Cluster(Access(url=self.api.url, token_file=token)),
-            ingress=Ingress(url=self.knative.ingress_url),
-            secrets=secrets,
-            quota_of=lambda tenant: (quota or Quota()) if tenant == KEY.tenant else None,
-            leads=lambda: True,
-            clock=lambda: time.monotonic() + self._skipped_s,
+        self._settings = KnativeSettings(
+            images={"sleeper": SLEEPER},
+            ingress_url=self.knative.ingress_url,
+            artifact_url=self._artifacts.url,
+            start_timeout_s=max(1, round(start_timeout_s)),
         )
-        await self.engine.start()
-        self._stack.push_async_callback(self.engine.stop)
+        self._access = Access(url=self.api.url, token_file=token)
+        self._quota = quota or Quota()
+        self.engine = await self.start_engine()
+
+    async def start_engine(
+        self,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        on_usage: OnUsage | None = None,
+        told_until: ToldUntil = nothing_told,
+    ) -> KnativeEngine:
+        """Another gateway's, on the same cluster; `stop` stops it."""
+        engine = KnativeEngine(
+            settings=self._settings,
+            cluster=Cluster(self._access),
+            ingress=Ingress(url=self.knative.ingress_url),
+            secrets=_SECRETS,
+            quota_of=lambda tenant: self._quota if tenant == KEY.tenant else None,
+            leads=leads,
+            clock=lambda: time.monotonic() + self._skipped_s,
+            on_usage=on_usage or self.held.append,
+            told_until=told_until,
+            replica_url=self._replica_url,
+        )
+        await engine.start()
+        self._stack.push_async_callback(engine.stop)
+        return engine
+
+    def _replica_url(self, pod: PodLife) -> str:
+        """Pods share one address here, and have ports of their own."""
+        running = self.knative.kubelet.pods.get((pod.namespace, pod.name))
+        return running.url if running is not None and running.container is not None else ""
 
     async def stop(self) -> None:
         """An engine on a cluster leaves models running when it stops: here they are ended first."""

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 from contextlib import suppress
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from roost_platform.database.connection import Database
 from roost_platform.domain.errors import Unavailable
 from roost_platform.domain.usage import Outcome
 from roost_platform.metering.journal import Journal
+from roost_platform.metering.settling import Settler
 from roost_platform.metering.shipper import Shipper
 
 REFUSAL = "refusal"
@@ -49,16 +51,24 @@ async def _meter(url: str, folder: Path, source: str, pipe: Pipe) -> None:
         await database.read(request_ids)  # connected before the first call: a short life is for shipping
     journal = Journal(folder / "journal", source=source, segment_bytes=2000)
     shipper = Shipper(journal_folder=folder / "journal", database=database, interval_s=0.002, stretch_bytes=3000)
+    settler = Settler(journal_folder=folder / "journal", database=database, clock=_now, interval_s=0.002)
+    with suppress(Unavailable):
+        await settler.begin(source)
 
     async def call(caller: int) -> None:
         number = 0
         while True:
             request_id = f"{source}-{caller}-{number}"
-            append(journal, request_id)
+            intent = journal.intents.open("acme", "iris", 1, request_id)
+            await asyncio.sleep(0.001)  # under way: and the shipper has its share of a short life
+            append(journal, request_id, intent=intent)
             append(journal, REFUSAL, outcome=Outcome.THROTTLED, status=429, compute_us=0, rows=0)
             await journal.written()
             os.write(pipe.fileno(), f"{request_id}\n".encode())
             number += 1
-            await asyncio.sleep(0.001)  # so that the shipper has its share of a short life
 
-    await asyncio.gather(shipper.run(), *(call(i) for i in range(CALLERS)))
+    await asyncio.gather(shipper.run(), settler.run(), *(call(i) for i in range(CALLERS)))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

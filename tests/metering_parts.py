@@ -9,9 +9,12 @@ from sqlalchemy import Connection, select
 
 from databases import url_of
 from roost_platform.database.connection import Database
+from roost_platform.database.money_tables import sources, unknown_calls
 from roost_platform.database.tables import metadata, usage_events
 from roost_platform.domain.usage import Outcome, UsageEvent
+from roost_platform.metering.intents import SUFFIX
 from roost_platform.metering.journal import Journal
+from roost_platform.metering.sources import Balance
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 NOON_US = int(NOON.timestamp()) * 10**6
@@ -70,5 +73,23 @@ def request_ids(connection: Connection) -> list[str]:
     return list(connection.scalars(query))
 
 
+def balances(connection: Connection) -> list[Balance]:
+    """Of the runs whose books are closed, by their names."""
+    row = sources.c
+    query = select(row.source, row.opened, row.completed, row.unstored, row.unknown)
+    return [Balance(*each) for each in connection.execute(query.where(row.closed_at.is_not(None)).order_by(row.source))]
+
+
+def unknown_ids(connection: Connection) -> list[str]:
+    """Request ids of calls that were under way when their gateway died, in the order that they were taken on."""
+    call = unknown_calls.c
+    return list(connection.scalars(select(call.request_id).order_by(call.source, call.number)))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 def segments(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What lies in the journal's folder, but for the files of calls under way."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != SUFFIX)

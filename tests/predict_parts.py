@@ -19,6 +19,8 @@ from roost_platform.domain.services import RevisionKey
 from roost_platform.domain.tenants import Scope
 from roost_platform.domain.usage import UsageEvent
 from roost_platform.engines.port import Upstream, UpstreamRequest, UpstreamResponse
+from roost_platform.metering.files import REAL_FILES, Files
+from roost_platform.metering.intents import read_intents
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.lines import read_lines
 from roost_platform.metering.segments import find_segments
@@ -215,7 +217,9 @@ class PredictPath:
 
 
 @asynccontextmanager
-async def predict_path(folder: Path, *, journal_limit: int = 1 << 30, **limits: Any) -> AsyncIterator[PredictPath]:
+async def predict_path(
+    folder: Path, *, journal_limit: int = 1 << 30, files: Files = REAL_FILES, **limits: Any
+) -> AsyncIterator[PredictPath]:
     """Tenant acme with the model iris in service."""
     engine = LeasingEngine()
     async with gateway_parts(folder, engine=engine) as parts:
@@ -223,7 +227,7 @@ async def predict_path(folder: Path, *, journal_limit: int = 1 << 30, **limits: 
         figures = PredictFigures(known=lambda tenant, model: directory.route(tenant, model) is not None)
         secret = await parts.add_tenant("acme")
         await parts.serve(IRIS)
-        journal = Journal(folder / "journal", source="test", limit_bytes=journal_limit)
+        journal = Journal(folder / "journal", source="test", limit_bytes=journal_limit, files=files)
         app = PredictApp(
             directory=parts.directory,
             authenticator=parts.authenticator,
@@ -240,3 +244,14 @@ async def predict_path(folder: Path, *, journal_limit: int = 1 << 30, **limits: 
         finally:
             watching.cancel()
             journal.close()
+        assert_every_call_ended(folder / "journal")
+
+
+def assert_every_call_ended(folder: Path) -> None:
+    """Whatever became of its calls: all that were taken on were journalled, or refused since they could not be."""
+    left = read_intents(folder / "test.open")
+    assert left is not None
+    rows = [row for segment in find_segments(folder) for row in read_lines(segment.path.read_bytes())[0]]
+    requests = {row[1]: row[-1] for row in rows}  # by sequence: the last of the sums of a minute's refusals
+    assert left.calls == ()
+    assert left.opened == sum(requests.values()) + left.unstored

@@ -74,7 +74,7 @@ def serving() -> Iterator[RecordingServer]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = handle_one  # noqa: N815 - names that http.server wants
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one  # noqa: N815 - names that http.server wants
 
         def log_message(self, *args: object) -> None:
             pass

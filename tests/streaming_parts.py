@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway_parts import IRIS, gateway_parts
-from predict_parts import LeasingEngine, PredictPath
+from predict_parts import LeasingEngine, PredictPath, assert_every_call_ended
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.server import make_server
@@ -190,6 +190,7 @@ async def streamed_path(
             tasks[0].cancel()
             journal.close()
             await way.stop()
+        assert_every_call_ended(folder / "journal")
 
 
 class Client:

@@ -7,7 +7,9 @@ from itertools import pairwise
 import pytest
 
 from roost_platform.billing.months import month_of, parse_month
-from roost_platform.billing.prices import Sku, default_price_books, load_price_books
+from roost_platform.billing.price_file import default_price_books, load_price_books
+from roost_platform.billing.skus import Sku
+from roost_platform.billing.tiers import flat
 from roost_platform.domain.errors import InvalidRequest, NotFound
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
@@ -33,7 +35,10 @@ def test_the_default_books_change_at_a_moment():
     assert books.in_force(OCTOBER).version == "2026-10"
     assert books.in_force(datetime.fromisoformat("2026-10-01T01:30:00+02:00")).version == "2026-01"
     assert books.currency == "USD"
-    assert set(books.in_force(OCTOBER).prices) == set(Sku)
+    december = books.in_force(datetime(2026, 12, 1, tzinfo=UTC))
+    assert {Sku.STORAGE, Sku.RESERVED_SECONDS} == set(december.prices) - set(books.in_force(OCTOBER).prices) - {
+        Sku.IDLE_SECONDS
+    }
 
 
 def test_no_book_is_in_force_before_the_first():
@@ -44,26 +49,28 @@ def test_no_book_is_in_force_before_the_first():
 def test_periods_cover_an_interval_and_are_cut_where_prices_change():
     books = default_price_books()
     start, end = datetime(2025, 12, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
-    periods = books.periods(start, end)
+    periods = books.periods(start, end, tenant="acme")
     assert [period.book and period.book.version for period in periods] == [None, "2026-01", "2026-10"]
     assert periods[0].start == start
     assert periods[-1].end == end
     assert all(a.end == b.start for a, b in pairwise(periods))
-    (only,) = books.periods(OCTOBER, end)  # a change at the very start cuts nothing
+    (only,) = books.periods(OCTOBER, end, tenant="acme")  # a change at the very start cuts nothing
     assert only.book is books.in_force(OCTOBER)
 
 
 def test_prices_keep_every_digit():
-    book = load_price_books(_text(prices='requests = "0.123456789012"\nrows = "0"')).books[0]
-    assert book.prices == {Sku.REQUESTS: Decimal("0.123456789012"), Sku.ROWS: Decimal(0)}
+    book = load_price_books(_text(prices='requests = "0.123456789012"\ninferences = "0"')).books[0]
+    assert book.prices == {
+        Sku.REQUESTS: {"*": flat(Decimal("0.123456789012"))},
+        Sku.INFERENCES: {"*": flat(Decimal(0))},
+    }
     assert book.to_json() == {
         "version": "v1",
         "currency": "EUR",
         "effective_from": "2026-01-01T00:00:00+00:00",
-        "prices": [
-            {"sku": "requests", "unit_price": "0.123456789012", "per": 1_000_000, "unit": "requests"},
-            {"sku": "rows", "unit_price": "0", "per": 1000, "unit": "rows"},
-        ],
+        "cold_start": "load",
+        "prices": {"inferences": {"*": "0"}, "requests": {"*": "0.123456789012"}},
+        "free": {},
     }
 
 
@@ -81,9 +88,9 @@ def test_minor_units_follow_the_currency(currency, digits):
         ('currency = "EUR"', "book", "missing"),
         (_text(version="7"), "book[0].version", "7"),
         (_text(version='"=1"'), "book[0].version", "'=1'"),
-        (_text(start="2026-01-01T00:00:00"), "book[0].effective_from", "datetime"),
-        (_text(start="2026-01-01"), "book[0].effective_from", "date"),
-        (_text(prices='rows = "1"'), "book[0].prices.requests", "missing"),
+        (_text(start="2026-01-01T00:00:00"), "book[0].effective_from", "is 2026-01-01T00:00:00"),
+        (_text(start="2026-01-01"), "book[0].effective_from", "is 2026-01-01"),
+        (_text(prices='inferences = "1"'), "book[0].prices.requests", "missing"),
         (_text(prices='requests = "1"\ngpu = "1"'), "book[0].prices.gpu", "'1'"),
         (_text(prices="requests = 0.2"), "book[0].prices.requests", "0.2"),
         (_text(prices='requests = "-1"'), "book[0].prices.requests", "'-1'"),

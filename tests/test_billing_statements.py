@@ -1,26 +1,31 @@
-"""Statements: exact, rounded once per line, every call accounted for."""
+"""Statements as documents: every call accounted for, the same input the same statement, notes, and nothing that is not over final.
 
-import csv
-import io
-import json
+What lines cost is in test_billing_rating.py.
+"""
+
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roost_platform.billing.exports import to_csv, to_json, to_table
-from roost_platform.billing.months import parse_month
-from roost_platform.billing.prices import Sku, default_price_books, load_price_books
-from roost_platform.billing.statements import NOT_CHARGED, Statement, Status, UsageFigure, make_statement
-from roost_platform.domain.errors import InvalidRequest
+from rating_reference import MONTH, cases, toml_of, usages
+from roost_platform.billing.lines import Category, MeteredUsage
+from roost_platform.billing.months import month_of, parse_month
+from roost_platform.billing.notes import Note, make_note
+from roost_platform.billing.price_file import default_price_books, load_price_books
+from roost_platform.billing.statements import Kind, Statement, Status, make_statement
+from roost_platform.domain.errors import Conflict, InvalidRequest
+from roost_platform.domain.meters import Meter
 from roost_platform.domain.usage import BILLED_OUTCOMES, Outcome
 
 NOVEMBER = parse_month("2026-11")
 CHANGE = datetime(2026, 11, 15, 6, tzinfo=UTC)
+INSTANT = timedelta(microseconds=1)
 
-TWO_BOOKS = """
+BOOKS = load_price_books("""
 currency = "USD"
 [[book]]
 version = "old"
@@ -28,220 +33,179 @@ effective_from = 2026-11-01T00:00:00Z
 [book.prices]
 requests = "1000"
 compute_seconds = "0.01"
-bytes_out = "0.09"
 [[book]]
 version = "new"
 effective_from = 2026-11-15T06:00:00Z
 [book.prices]
 requests = "3000"
-rows = "0.5"
-"""
+""")
 
 
-def _usage(model="iris", outcome=Outcome.OK, start=NOVEMBER.start, end=CHANGE, **figures) -> UsageFigure:
-    values = {"requests": 1, "compute_us": 0, "rows": 0, "bytes_out": 0} | figures
-    return UsageFigure(model=model, outcome=outcome, start=start, end=end, **values)
+def used(quantity=1, *, meter=Meter.REQUESTS, variant="ok", start=NOVEMBER.start, end=CHANGE, model="iris"):
+    return MeteredUsage(model, meter, str(variant), start, end, quantity)
 
 
-def _statement(*usage, text=TWO_BOOKS, tenant="acme", month=NOVEMBER, now=CHANGE) -> Statement:
-    return make_statement(tenant=tenant, month=month, usage=usage, books=load_price_books(text), now=now)
-
-
-def _amounts(statement):
-    return [(line.model, line.sku, line.price_book, line.quantity, str(line.amount)) for line in statement.lines]
-
-
-def test_a_line_for_each_model_sku_and_book():
-    statement = _statement(
-        _usage("wine", requests=10, compute_us=1_500_000, rows=80, bytes_out=2**30),
-        _usage("iris", requests=20, start=CHANGE, end=NOVEMBER.end, rows=2000),
-        _usage("iris", requests=30),
-    )
-    assert _amounts(statement) == [
-        ("iris", "requests", "old", 30, "0.03"),
-        ("iris", "requests", "new", 20, "0.06"),
-        ("iris", "rows", "new", 2000, "1.00"),
-        ("wine", "requests", "old", 10, "0.01"),
-        ("wine", "compute_seconds", "old", 1_500_000, "0.02"),  # 0.015: half to even
-        ("wine", "bytes_out", "old", 2**30, "0.09"),
-    ]
-    assert [(line.start, line.end) for line in statement.lines[:2]] == [
-        (NOVEMBER.start, CHANGE),
-        (CHANGE, NOVEMBER.end),
-    ]
-    assert statement.total == Decimal("1.21")
+def made(*usage, month=NOVEMBER, now=CHANGE, **about) -> Statement:
+    return make_statement(**({"tenant": "acme", "month": month, "usage": usage, "books": BOOKS, "now": now} | about))
 
 
 @pytest.mark.parametrize(
-    ("requests", "amount"),
-    [(4, "0.00"), (5, "0.00"), (6, "0.01"), (14, "0.01"), (15, "0.02"), (16, "0.02"), (25, "0.02"), (26, "0.03")],
+    ("now", "final", "status"),
+    [
+        (NOVEMBER.start, False, Status.OPEN),
+        (NOVEMBER.end - INSTANT, False, Status.OPEN),
+        (NOVEMBER.end, False, Status.DRAFT),
+        (NOVEMBER.end, True, Status.FINAL),
+    ],
 )
-def test_an_amount_is_rounded_once_with_halves_to_the_even_cent(requests, amount):
-    statement = _statement(_usage(requests=requests))  # 0.001 each
-    assert str(statement.lines[0].amount) == amount
+def test_a_running_month_is_open_and_a_past_one_a_draft_until_it_is_made_final(now, final, status):
+    assert made(now=now, final=final).status is status
 
 
-def test_the_usage_of_a_line_is_summed_before_it_is_rounded():
-    outcomes = [_usage(requests=4), _usage(requests=4, outcome=Outcome.MODEL_ERROR)]
-    assert _amounts(_statement(*outcomes)) == [("iris", "requests", "old", 8, "0.01")]
+@pytest.mark.parametrize(
+    ("now", "final", "code"),
+    [(NOVEMBER.start - INSTANT, False, "invalid_month"), (NOVEMBER.end - INSTANT, True, "month_not_over")],
+)
+def test_a_month_that_has_not_begun_has_no_statement_and_one_that_runs_no_final_one(now, final, code):
+    with pytest.raises(InvalidRequest) as refused:
+        made(now=now, final=final)
+    assert refused.value.code == code
 
 
-def test_calls_that_are_not_charged_are_shown_for_nothing():
-    usage = [_usage(requests=i + 1, compute_us=10**9, outcome=outcome) for i, outcome in enumerate(Outcome)]
-    statement = _statement(*usage)
+def test_a_statement_names_itself_and_what_it_was_made_of():
+    statement = made(used(10), used(4, start=CHANGE, end=NOVEMBER.end), unknown_calls=3, notes=["More."])
+    assert (statement.id, statement.kind, statement.of) == ("acme-2026-11", Kind.STATEMENT, "")
+    assert list(statement.price_books) == ["book/old", "book/new"]
+    assert {len(digest) for digest in (statement.inputs_hash, *statement.price_books.values())} == {64}
+    assert (statement.unknown_calls, statement.charged_calls, statement.notes) == (3, 14, ("More.",))
+
+
+def test_calls_that_are_not_charged_are_counted_and_said():
+    usage = [used(i + 1, variant=outcome) for i, outcome in enumerate(Outcome)]
+    usage.append(used(10**9, meter=Meter.COMPUTE))
+    statement = made(*usage)
     assert statement.calls == {outcome: i + 1 for i, outcome in enumerate(Outcome)}
     assert statement.charged_calls == 3
-    assert _amounts(statement) == [
-        ("iris", "requests", "old", 3, "0.00"),
-        ("iris", "compute_seconds", "old", 2 * 10**9, "20.00"),
-        ("iris", NOT_CHARGED, "old", 18, "0.00"),
-    ]
     assert statement.notes == ("18 calls are not charged: only those that ended with model_error, ok are.",)
+    assert sum(line.quantity for line in statement.lines if line.unit == "requests") == 21
 
 
 def test_calls_before_the_first_price_book_are_shown_and_cost_nothing():
     october = parse_month("2026-10")
-    statement = _statement(_usage(start=october.start, end=october.end, requests=5, compute_us=10**9), month=october)
-    assert _amounts(statement) == [("iris", NOT_CHARGED, "", 5, "0.00")]
-    assert statement.charged_calls == 0
-    assert "before the first price book" in statement.notes[0]
+    statement = made(used(5_000, start=october.start, end=october.end), month=october)
+    assert (statement.charged_calls, statement.total, statement.calls["ok"]) == (0, Decimal("0.00"), 5_000)
+    assert statement.notes == (
+        "5,000 calls are not charged: they were made before the first price book came into force.",
+    )
 
 
-def test_a_month_without_calls_is_an_empty_statement():
-    statement = _statement()
-    assert statement.lines == ()
-    assert str(statement.total) == "0.00"
-    assert to_csv(statement).count("\r\n") == 1
+def test_a_month_without_usage_is_an_empty_statement():
+    statement = made()
+    assert (statement.lines, str(statement.total), statement.notes) == ((), "0.00", ())
 
 
-@pytest.mark.parametrize(
-    ("now", "status"),
-    [
-        (NOVEMBER.start, Status.OPEN),
-        (NOVEMBER.end - timedelta(microseconds=1), Status.OPEN),
-        (NOVEMBER.end, Status.DRAFT),
-    ],
-)
-def test_a_running_month_is_open_and_a_past_one_a_draft(now, status):
-    assert _statement(now=now).status is status
-
-
-def test_a_month_that_has_not_begun_has_no_statement():
-    with pytest.raises(InvalidRequest):
-        _statement(now=NOVEMBER.start - timedelta(microseconds=1))
-
-
-@pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        (NOVEMBER.start, NOVEMBER.end),  # across the change of prices
-        (NOVEMBER.start - timedelta(days=1), CHANGE),
-        (CHANGE, NOVEMBER.end + timedelta(seconds=1)),
-        (CHANGE, CHANGE),
-    ],
-)
-def test_usage_that_no_single_price_applies_to_is_refused(start, end):
-    with pytest.raises(ValueError, match="price period"):
-        _statement(_usage(start=start, end=end))
-
-
-def test_currencies_without_minor_units_are_rounded_to_whole_ones():
-    text = 'currency = "JPY"\n[[book]]\nversion = "v"\neffective_from = 2026-01-01T00:00:00Z\n[book.prices]\nrequests = "250000"'
-    statement = _statement(_usage(requests=10, end=NOVEMBER.end), text=text)
-    assert _amounts(statement) == [("iris", "requests", "v", 10, "2")]
-    assert str(statement.total) == "2"
-
-
-_FIGURES = st.builds(
-    UsageFigure,
-    model=st.sampled_from(["a", "b", "c"]),
-    outcome=st.sampled_from(Outcome),
-    start=st.just(NOVEMBER.start),
-    end=st.just(NOVEMBER.end),
-    requests=st.integers(0, 10**12),
-    compute_us=st.integers(0, 10**18),
-    rows=st.integers(0, 10**12),
-    bytes_out=st.integers(0, 10**18),
-)
-
-
-@given(usage=st.lists(_FIGURES, max_size=12), order=st.randoms(use_true_random=False))
-def test_every_call_is_on_the_statement_once_and_the_total_is_the_sum_of_its_lines(usage, order):
-    books = default_price_books()
-    shuffled = list(usage)
-    order.shuffle(shuffled)
+@settings(max_examples=20, deadline=None)
+@given(case=cases(), usage=usages, order=st.randoms(use_true_random=False), data=st.data())
+def test_order_and_pieces_of_usage_do_not_matter(case, usage, order, data):
+    books = load_price_books(toml_of(case))
+    pieces = []
+    for piece in usage:
+        part = data.draw(st.integers(0, piece.quantity))
+        pieces += [replace(piece, quantity=quantity) for quantity in (part, piece.quantity - part)]
+    order.shuffle(pieces)
     statement, again = (
-        make_statement(tenant="acme", month=NOVEMBER, usage=figures, books=books, now=CHANGE)
-        for figures in (usage, shuffled)
+        make_statement(tenant="acme", month=MONTH, usage=each, books=books, now=MONTH.end, final=True)
+        for each in (usage, pieces)
     )
     assert statement == again
-    assert sum(statement.calls.values()) == sum(figure.requests for figure in usage)
-    for model in {figure.model for figure in usage}:
-        counted = [
-            line.quantity for line in statement.lines if line.model == model and line.sku in (Sku.REQUESTS, NOT_CHARGED)
-        ]
-        assert sum(counted) == sum(figure.requests for figure in usage if figure.model == model)
-    charged = sum(figure.requests for figure in usage if figure.outcome in BILLED_OUTCOMES)
-    assert statement.charged_calls == charged
-    context = Context(prec=80, rounding=ROUND_HALF_EVEN)
-    for line in statement.lines:
-        exact = context.divide(context.multiply(Decimal(line.quantity), line.unit_price), Decimal(line.per))
-        assert line.amount == exact.quantize(Decimal("0.01"), context=context)
+    assert sum(statement.calls.values()) == sum(piece.quantity for piece in usage if piece.meter is Meter.REQUESTS)
     assert statement.total == sum(line.amount for line in statement.lines)
-    exported = json.loads(json.dumps(to_json(statement)))
-    assert sum(Decimal(line["amount"]) for line in exported["lines"]) == Decimal(exported["total"])
-    records = list(csv.DictReader(io.StringIO(to_csv(statement))))
-    assert sum(Decimal(record["amount"]) for record in records) == statement.total
+    assert statement.charged_calls <= sum(statement.calls[outcome] for outcome in BILLED_OUTCOMES)
 
 
-def test_json_writes_money_as_decimal_strings():
-    exported = to_json(_statement(_usage(requests=10)))
-    assert exported["total"] == "0.01"
-    assert exported["lines"] == [
-        {
-            "model": "iris",
-            "sku": "requests",
-            "price_book": "old",
-            "from": "2026-11-01T00:00:00+00:00",
-            "to": "2026-11-15T06:00:00+00:00",
-            "quantity": 10,
-            "unit": "requests",
-            "unit_price": "1000",
-            "per": 1_000_000,
-            "amount": "0.01",
-        }
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"usage": [used(11)]},
+        {"usage": [used(10, variant="model_error")]},
+        {"usage": [used(10, end=CHANGE - INSTANT)]},
+        {"unknown_calls": 1},
+        {"books": default_price_books()},
+        {"tenant": "other"},
+    ],
+)
+def test_other_input_has_another_hash(other):
+    def digest(**changes):
+        values = {"tenant": "acme", "month": NOVEMBER, "usage": [used(10)], "books": BOOKS, "now": CHANGE}
+        return make_statement(**(values | changes)).inputs_hash
+
+    assert digest(**other) != digest() == digest(now=NOVEMBER.end)
+
+
+# Months
+
+
+@pytest.mark.parametrize(
+    ("at", "month", "days"),
+    [
+        ("2028-02-29T23:59:59.999999+00:00", "2028-02", 29),
+        ("2026-03-01T00:00:00+01:00", "2026-02", 28),
+        ("2100-02-28T23:59:59+00:00", "2100-02", 28),
+        ("2026-12-31T23:59:59.999999+00:00", "2026-12", 31),  # where a leap second would be
+        ("2026-12-31T19:00:00-05:00", "2027-01", 31),
+        ("2026-10-25T00:59:59+02:00", "2026-10", 31),  # clocks go back here: months are UTC's
+    ],
+)
+def test_months_are_those_of_utc_whatever_the_zone_leap_days_and_year_ends(at, month, days):
+    found = month_of(datetime.fromisoformat(at))
+    assert (str(found), found.end - found.start) == (month, timedelta(days=days))
+    assert month_of(found.end - INSTANT) == found
+    assert month_of(found.end).start == found.end
+
+
+# Notes
+
+
+def final(total="20.00") -> Statement:
+    return made(used(int(Decimal(total) * 1000)), now=NOVEMBER.end, final=True)
+
+
+def write(statement, kind, amount, reason="an outage", others=()):
+    return make_note(statement, Note(Kind(kind), Decimal(amount), reason), others=others, now=NOVEMBER.end)
+
+
+def test_notes_are_numbered_and_say_why():
+    statement = final()
+    first = write(statement, "credit_note", "5.00")
+    debit = write(statement, "debit_note", "1.5", "a fee", [first])
+    second = write(statement, "credit_note", "3.25", "another outage", [first, debit])
+    assert [note.id for note in (first, debit, second)] == [f"acme-2026-11-{number}" for number in ("C1", "D1", "C2")]
+    assert [str(note.total) for note in (first, debit, second)] == ["-5.00", "1.50", "-3.25"]
+    assert [(line.sku, line.amount, line.category) for line in first.lines] == [
+        ("credit_note", Decimal("-5.00"), Category.CREDIT)
     ]
-    assert (exported["month"], exported["status"], exported["currency"]) == ("2026-11", "open", "USD")
-    json.dumps(exported)
+    assert (debit.of, debit.status, debit.notes, debit.month) == (statement.id, Status.FINAL, ("a fee",), NOVEMBER)
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
-def test_csv_text_cannot_become_a_formula(start):
-    evil = f'{start}cmd|"/c calc"!A1,x'
-    text = to_csv(_statement(_usage(evil, requests=10), tenant=evil))
-    (record,) = csv.DictReader(io.StringIO(text, newline=""))
-    assert record["model"] == record["tenant"] == f"'{evil}"
-    assert (record["quantity"], record["amount"]) == ("10", "0.01")
+def test_no_more_can_be_credited_than_is_left_of_a_statement():
+    statement = final("20.00")
+    credit = write(statement, "credit_note", "15.00")
+    debit = write(statement, "debit_note", "3.00", others=[credit])
+    with pytest.raises(Conflict, match=r"only 8\.00 USD of acme-2026-11 is left to credit"):
+        write(statement, "credit_note", "8.01", "more", [credit, debit])
+    assert write(statement, "credit_note", "8.00", "more", [credit, debit]).total == Decimal("-8.00")
 
 
-def test_csv_lines_end_as_rfc_4180_wants():
-    text = to_csv(_statement(_usage(requests=10)))
-    assert text.split("\r\n") == [
-        "tenant,month,status,currency,model,sku,price_book,from,to,quantity,unit,unit_price,per,amount",
-        "acme,2026-11,open,USD,iris,requests,old,2026-11-01T00:00:00+00:00,2026-11-15T06:00:00+00:00,10,requests,1000,1000000,0.01",
-        "",
+@pytest.mark.parametrize("amount", ["0", "-1.00", "0.001", "1.005"])
+def test_an_amount_that_is_none_is_refused(amount):
+    with pytest.raises(InvalidRequest) as refused:
+        write(final(), "credit_note", amount)
+    assert refused.value.code == "invalid_amount"
+
+
+def test_the_same_note_has_the_same_hash():
+    statement = final()
+    notes = [
+        write(statement, "credit_note", amount, reason) for amount, reason in [("5", "x"), ("5.00", "x"), ("5", "y")]
     ]
-
-
-def test_the_table_for_terminals_is_readable():
-    usage = [
-        _usage(requests=12_000, compute_us=1_234_500_001),
-        _usage(requests=2, outcome=Outcome.THROTTLED),
-    ]
-    assert to_table(_statement(*usage)) == [
-        ("model", "item", "from", "quantity", "price", "amount (USD)"),
-        ("iris", "requests", "2026-11-01", "12,000 requests", "1000 per million requests", "12.00"),
-        ("iris", "compute_seconds", "2026-11-01", "1,234.500001 s", "0.01 per compute second", "12.35"),
-        ("iris", "not_charged", "2026-11-01", "2 requests", "not charged", "0.00"),
-        ("total", "", "", "", "", "24.35"),
-    ]
+    assert notes[0].inputs_hash == notes[1].inputs_hash != notes[2].inputs_hash

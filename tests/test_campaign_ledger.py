@@ -161,7 +161,7 @@ def _write_and_die(folder: Path, moment: str) -> None:
             _die()
         await journal.written()
         if moment == "torn":  # as if the kernel had taken only a part of the write
-            (segment,) = (folder / "journal").iterdir()
+            (segment,) = (folder / "journal").glob("*.jsonl")
             os.truncate(segment, segment.stat().st_size - 30)
         _die()
 

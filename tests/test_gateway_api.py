@@ -207,7 +207,7 @@ async def test_usage_of_a_moment_ago_is_in_the_report_and_on_the_statement(parts
     assert isinstance(statement["total"], str)
     sheet = await acme.get("/api/v1/statements/2026-11?format=csv")
     assert sheet.headers["content-type"].startswith("text/csv")
-    assert sheet.text.startswith("tenant,month,")
+    assert sheet.text.startswith("id,kind,tenant,month,")
     book.close()
 
 
@@ -222,7 +222,7 @@ async def test_usage_of_a_moment_ago_is_in_the_report_and_on_the_statement(parts
         ("statements/2026-13", "month"),
         ("statements/2027-01", "month"),
         ("statements/x", "month"),
-        ("statements/2026-11?format=pdf", "format"),
+        ("statements/2026-11?format=odt", "format"),
     ],
 )
 async def test_malformed_report_request_names_the_field(acme: httpx.AsyncClient, path, field):

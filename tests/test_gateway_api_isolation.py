@@ -56,7 +56,9 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/api/v1/keys?tenant={t}", None, "admin"),
     ("POST", "/api/v1/keys?tenant={t}", {"name": "x", "scopes": ["read"]}, "admin"),
     ("GET", "/api/v1/usage?tenant={t}", None, "read"),
+    ("GET", "/api/v1/statements?tenant={t}", None, "read"),
     ("GET", "/api/v1/statements/2026-11?tenant={t}", None, "read"),
+    ("GET", "/api/v1/usage/corrections?tenant={t}", None, "read"),
     ("POST", "/api/v1/models/new/versions?tenant={t}", None, "deploy"),
 ]
 

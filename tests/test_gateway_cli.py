@@ -73,7 +73,20 @@ def test_retry_after_is_told(server, roost):
         ("no-such-command",),
         ("scale", "iris", "min-scale"),
         ("bill", "2026-13"),
+        ("bill", "--format", "pdf"),
+        ("bill", "2026-11", "--format", "xlsx"),
+        ("bill", "2026-11", "-o", "bill.doc"),
+        ("bill", "events", "2026-11", "0"),
+        ("bill", "finalize", "2026-10", "--tenant", "acme"),
+        ("bill", "finalize", "2026-10", "--yes"),
+        ("bill", "note", "acme-2026-10", "gift", "1.00", "--reason", "x"),
+        ("bill", "note", "acme-2026-10", "credit", "1.00"),
+        ("bill", "mark", "acme-2026-10", "lost"),
+        ("money", "--by", "day"),
+        ("money", "--month", "november"),
+        ("reconcile", "--period", "yesterday"),
         ("usage", "--from", "yesterday"),
+        ("usage", "--from", "2026-11-01", "--period", "7d"),
         ("deploy", "iris", "no-such-file.onnx"),
         ("predict", "iris"),
         ("predict", "iris", "--data", "no-such-file.json"),
@@ -88,8 +101,9 @@ def test_a_wrong_command_line_exits_2_before_anything_is_sent(server, roost, arg
 
 def test_every_command_has_help_with_an_example(roost):
     groups = {"tenant": ["create", "list", "show", "set-quota", "delete"], "key": ["create", "list", "revoke"]}
+    groups |= {"bill": ["show", "events", "finalize", "note", "mark"]}
     single = ["serve", "version", "deploy", "predict", "models", "status", "versions", "logs", "scale", "rollback"]
-    commands = [[name] for name in [*single, "delete", "usage", "bill", "prices"]]
+    commands = [[name] for name in [*single, "delete", "usage", "bill", "prices", "money", "reconcile"]]
     commands += [[group, name] for group, names in groups.items() for name in names]
     for command in commands:
         result = roost(*command, "--help")

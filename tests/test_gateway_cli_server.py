@@ -105,8 +105,11 @@ def test_a_tenants_whole_life(roost, tmp_path):
     assert {(row["version"], row["outcome"]): row["requests"] for row in usage["rows"]} == {(1, "ok"): 3, (2, "ok"): 2}
     month = f"{datetime.now(UTC):%Y-%m}"
     assert json.loads(ok("bill", month, "--json"))["charged_calls"] == 5
-    assert "5 charged calls" in ok("bill")
-    assert ok("bill", "--csv").splitlines()[0].startswith("tenant,month,status")
+    assert "5 charged calls" in ok("bill", month)
+    assert json.loads(ok("bill", "--json")) == {"statements": []}
+    assert ok("bill", month, "--csv").splitlines()[0].startswith("id,kind,tenant,month,status")
+    events = json.loads(ok("bill", "events", month, "1", "--json"))["events"]
+    assert sum(event["quantity"] for event in events) == 5
     assert "per 1,000,000 requests" in ok("prices")
 
     # The end.

@@ -185,8 +185,15 @@ def test_each_call_uses_the_documented_method_path_and_body(server, roost):
         ("POST", "/api/v1/models/iris/rollback", lambda: roost.rollback("iris", 1), {"version": 1}),
         ("DELETE", "/api/v1/models/iris", lambda: roost.delete_model("iris"), None),
         ("GET", "/api/v1/usage", lambda: roost.usage(start="2026-11-01", group_by="day"), None),
+        ("GET", "/api/v1/statements", roost.statements, None),
         ("GET", "/api/v1/statements/2026-11", lambda: roost.statement("2026-11"), None),
-        ("GET", "/api/v1/statements/2026-11", lambda: roost.statement_csv("2026-11"), None),
+        ("GET", "/api/v1/statements/2026-11", lambda: roost.statement_file("2026-11", "pdf"), None),
+        ("GET", "/api/v1/statements/2026-11/lines/3/events", lambda: roost.statement_events("2026-11", 3, limit=5), None),
+        ("POST", "/api/v1/statements/2026-11/finalize", lambda: roost.finalize_statement("2026-11"), None),
+        ("POST", "/api/v1/statements/a-2026-11/notes", lambda: roost.add_note("a-2026-11", kind="credit", amount="1.00", reason="x"), {"kind": "credit", "amount": "1.00", "reason": "x"}),
+        ("POST", "/api/v1/statements/a-2026-11/marks", lambda: roost.mark_statement("a-2026-11", state="paid"), {"state": "paid", "note": ""}),
+        ("GET", "/api/v1/money", lambda: roost.money("2026-11", limit=3), None),
+        ("GET", "/api/v1/reconciliation", lambda: roost.reconciliation(start="2026-11-01"), None),
     ]  # fmt: skip
     for method, path, call, body in calls:
         server.on(f"{method} {path}", {}, status=200)
@@ -197,4 +204,7 @@ def test_each_call_uses_the_documented_method_path_and_body(server, roost):
     assert by_path["DELETE", "/api/v1/tenants/acme"] == {"force": "true"}
     assert by_path["GET", "/api/v1/models/iris/logs"] == {"lines": "5"}
     assert by_path["GET", "/api/v1/usage"] == {"from": "2026-11-01", "group_by": "day"}
-    assert by_path["GET", "/api/v1/statements/2026-11"] == {"format": "csv"}
+    assert by_path["GET", "/api/v1/statements/2026-11"] == {"format": "pdf"}
+    assert by_path["GET", "/api/v1/statements/2026-11/lines/3/events"] == {"limit": "5"}
+    assert by_path["GET", "/api/v1/money"] == {"month": "2026-11", "limit": "3"}
+    assert by_path["GET", "/api/v1/reconciliation"] == {"from": "2026-11-01"}

@@ -9,6 +9,8 @@ from roost_gateway.door import Door
 from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
 from roost_gateway.predict.figures import LATENCY_S, Histogram
 from roost_platform.domain.errors import Unavailable
+from roost_platform.metering.auditing import Auditor
+from roost_platform.metering.settling import Settler
 from roost_platform.metering.shipper import Shipper
 
 PROMISED = {
@@ -28,6 +30,12 @@ PROMISED = {
     "roost_journal_lag_bytes": "gauge",
     "roost_ledger_events": "counter",
     "roost_ledger_repeated": "counter",
+    "roost_ledger_conflicts": "counter",
+    "roost_ledger_gaps": "gauge",
+    "roost_calls_opened": "counter",
+    "roost_calls_unstored": "counter",
+    "roost_calls_unknown": "counter",
+    "roost_calls_unaccounted": "gauge",
 }
 
 
@@ -39,8 +47,14 @@ async def path(tmp_path):
 
 def page_of(path: PredictPath) -> str:
     shipper = Shipper(journal_folder=path.folder, database=path.parts.database)
-    page = make_page(path.figures, EngineFiguresCollector(path.engine), JournalFiguresCollector(path.journal, shipper))
-    return page().decode()
+    database, clock = path.parts.database, path.parts.clock
+    journal = JournalFiguresCollector(
+        journal=path.journal,
+        shipper=shipper,
+        settler=Settler(journal_folder=path.folder, database=database, clock=clock),
+        auditor=Auditor(database=database, clock=clock),
+    )
+    return make_page(path.figures, EngineFiguresCollector(path.engine), journal)().decode()
 
 
 def samples(path: PredictPath) -> dict[str, float]:

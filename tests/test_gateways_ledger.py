@@ -8,12 +8,13 @@ from pathlib import Path
 from sqlalchemy import select
 
 from metering_killed import CALLERS, REFUSAL, run_and_kill
-from metering_parts import request_ids
+from metering_parts import balances, now, request_ids, unknown_ids
 from postgres_faults import PostgresProxy
 from postgres_server import shared_server
 from roost_platform.database.connection import Database
 from roost_platform.database.tables import usage_events
 from roost_platform.metering.ledger import gaps
+from roost_platform.metering.settling import Settler
 from roost_platform.metering.shipper import Shipper
 
 LIVES = 5
@@ -32,12 +33,15 @@ async def test_two_gateways_killed_at_random_lose_no_acknowledged_call_and_count
     database = Database(on_postgres)
     for name in GATEWAYS:
         await Shipper(journal_folder=tmp_path / name / "journal", database=database).drain()
+        await Settler(journal_folder=tmp_path / name / "journal", database=database, clock=now).settle()
         assert not list((tmp_path / name / "journal").iterdir())
     counted = Counter(name for name in await database.read(request_ids) if name != REFUSAL)
     sources = await database.read(lambda c: list(c.scalars(select(usage_events.c.source).distinct())))
     refused = await database.read(
         lambda c: list(c.scalars(select(usage_events.c.requests).where(usage_events.c.request_id == REFUSAL)))
     )
+    books = await database.read(balances)
+    unknown = set(await database.read(unknown_ids)) - {REFUSAL}
     holes = [await database.read(gaps, source) for source in sources]
     database.close()
     assert set(acknowledged) <= counted.keys(), "lost"
@@ -46,6 +50,9 @@ async def test_two_gateways_killed_at_random_lose_no_acknowledged_call_and_count
     assert sum(refused) == counted.total()
     assert len(sources) == len(GATEWAYS) * LIVES
     assert holes == [()] * len(sources)
+    assert [book.source for book in books] == sorted(f"{name}{life}" for name in GATEWAYS for life in range(LIVES))
+    assert [book.unaccounted for book in books] == [0] * len(books)
+    assert not unknown & counted.keys()
 
 
 async def _live(url: str, folder: Path, name: str) -> list[str]:

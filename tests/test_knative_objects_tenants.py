@@ -99,6 +99,13 @@ def test_nothing_enters_or_leaves_but_what_serving_needs():
         "ingress": [
             {"from": [namespace_peer("knative-serving")], "ports": tcp(8012, 8112, 9090)},
             {"from": [namespace_peer("kourier-system")], "ports": tcp(8012, 8112)},
+            {
+                "from": [
+                    namespace_peer("roost")
+                    | {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway"}}}
+                ],
+                "ports": tcp(8080),
+            },
         ],
     }
     assert made["NetworkPolicy/to-artifacts"]["spec"] == {
@@ -120,7 +127,7 @@ def test_an_operator_may_open_metrics_a_node_s_dns_and_an_object_store():
         redirect_cidrs=("192.0.2.0/24",),
         internal_port=9001,
     )
-    assert made["NetworkPolicy/from-serving"]["spec"]["ingress"][2:] == [
+    assert made["NetworkPolicy/from-serving"]["spec"]["ingress"][3:] == [
         {"from": [namespace_peer("monitoring")], "ports": tcp(9091)}
     ]
     dns = [{"protocol": "UDP", "port": port} for port in (53, 5353)] + tcp(53, 5353)

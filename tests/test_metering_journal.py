@@ -7,9 +7,9 @@ import pytest
 from metering_parts import NOON, append, event, segments
 from roost_platform.domain.errors import StorageFull
 from roost_platform.domain.usage import Outcome
+from roost_platform.metering.files import is_sealed
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.lines import Stretch, encode, encode_batch, event_values, read_lines, scan
-from roost_platform.metering.segments import is_sealed
 
 
 def _batch(*sequences: int) -> bytes:
@@ -104,7 +104,10 @@ async def test_a_journal_never_appends_to_a_segment_it_did_not_make(tmp_path):
     await first.written()
     first.close()
     before = (tmp_path / "run-1.jsonl").read_bytes()
-    second = Journal(tmp_path, source="run")  # a source must not be used twice; if it is, nothing may be overwritten
+    with pytest.raises(FileExistsError):  # a source is not used twice, whatever was left of it
+        Journal(tmp_path, source="run")
+    (tmp_path / "run.open").unlink()
+    second = Journal(tmp_path, source="run")
     append(second, "b")
     with pytest.raises(StorageFull):
         await second.written()

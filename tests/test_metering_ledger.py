@@ -149,7 +149,7 @@ async def test_a_report_can_be_of_one_model_and_of_nothing(database):
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"group_by": ("tenant",)}, "group_by"),
+        ({"group_by": ("request_id",)}, "group_by"),
         ({"group_by": ("model; drop table usage_events",)}, "group_by"),
         ({"start": DECEMBER}, "to"),
         ({"start": datetime(2026, 11, 1)}, "from"),  # noqa: DTZ001 (naive on purpose)

@@ -147,12 +147,12 @@ async def test_sums_are_exact_when_the_disk_refuses_some_batches(tmp_path: Path)
 
 
 def _fill_the_disk(folder: Path, pipe: Pipe) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
     pipe.send(asyncio.run(_write_through(folder)))
 
 
 async def _write_through(folder: Path) -> tuple[int, int]:
     journal = Journal(folder / "journal", source="run")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
     answered = refused = 0
     for turn in range(60):
         for number in range(3):

@@ -44,9 +44,9 @@ class CountingChecker(Checker):
 
     checks = 0
 
-    async def check(self, path, bake_dir):
+    async def check(self, path, bake_dir, spent=None):
         self.checks += 1
-        return await super().check(path, bake_dir)
+        return await super().check(path, bake_dir, spent)
 
 
 def register(registry, data, key=IRIS, **options):
@@ -192,7 +192,7 @@ async def test_a_cancelled_upload_leaves_nothing_while_it_is_checked(tmp_path, d
     checking = asyncio.Event()
 
     class SlowChecker(Checker):
-        async def check(self, path, bake_dir):
+        async def check(self, path, bake_dir, spent=None):
             checking.set()
             await asyncio.Event().wait()
 

@@ -1,8 +1,9 @@
 """Engines, made from the gateway's settings."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime
 
 from roost_gateway.engine_settings import LocalSettings
 from roost_gateway.settings import Settings
@@ -12,13 +13,15 @@ from roost_platform.domain.tenants import Quota
 from roost_platform.engines.local.budget import Capacity, ReplicaLimits, machine_capacity
 from roost_platform.engines.local.engine import LocalEngine
 from roost_platform.engines.local.engine import LocalSettings as EngineSettings
-from roost_platform.engines.port import Engine
+from roost_platform.engines.port import Engine, OnUsage
 from roost_platform.registry.registry import Registry
 
 
-def local_engine(settings: LocalSettings, registry: Registry) -> LocalEngine:
+def local_engine(settings: LocalSettings, registry: Registry, *, on_usage: OnUsage) -> LocalEngine:
     """Processes of this machine, which open the registry's files."""
-    return LocalEngine(locate=registry.locate, fetch=registry.fetch, settings=_local_settings(settings))
+    return LocalEngine(
+        locate=registry.locate, fetch=registry.fetch, settings=_local_settings(settings), on_usage=on_usage
+    )
 
 
 def _local_settings(settings: LocalSettings) -> EngineSettings:
@@ -40,9 +43,15 @@ def _local_settings(settings: LocalSettings) -> EngineSettings:
 
 
 def knative_engine(
-    settings: Settings, *, secrets: ServiceSecrets, quota_of: Callable[[str], Quota | None], leads: Callable[[], bool]
+    settings: Settings,
+    *,
+    secrets: ServiceSecrets,
+    quota_of: Callable[[str], Quota | None],
+    leads: Callable[[], bool],
+    on_usage: OnUsage,
+    told_until: Callable[[Sequence[str]], Awaitable[Mapping[str, datetime]]],
 ) -> Engine:
-    """A cluster's Knative Serving. Raises InvalidRequest where its libraries or the cluster's address are missing."""
+    """A cluster's Knative Serving. `told_until`: by pod, the end of what the database knows of it. Raises InvalidRequest where its libraries or the cluster's address are missing."""
     try:  # imported here: what needs no cluster need not have them
         from roost_platform.engines.knative.cluster import Cluster  # noqa: PLC0415
         from roost_platform.engines.knative.connection import Access, in_cluster  # noqa: PLC0415
@@ -76,4 +85,6 @@ def knative_engine(
         secrets=secrets,
         quota_of=quota_of,
         leads=leads,
+        on_usage=on_usage,
+        told_until=told_until,
     )

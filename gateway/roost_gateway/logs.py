@@ -32,3 +32,4 @@ def configure_logs(stream: TextIO = sys.stderr, level: int = logging.INFO) -> No
     root.setLevel(level)
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each URL it asks, and a webhook's may hold a secret

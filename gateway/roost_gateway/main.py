@@ -7,12 +7,11 @@ import gc
 import json
 import logging
 import os
-import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,15 +26,25 @@ from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.deployments.following import Following
 from roost_gateway.door import Door
 from roost_gateway.engines import knative_engine, local_engine
+from roost_gateway.holding import Holding
 from roost_gateway.logs import configure_logs
-from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
+from roost_gateway.metering import Metering
+from roost_gateway.metrics import EngineFiguresCollector, make_page
+from roost_gateway.money.alerts import AlertDelivery, Webhook
+from roost_gateway.money.budgets import Budgets
+from roost_gateway.money.closing import Closing
+from roost_gateway.money.reconcile import Reconciliation, run_of
+from roost_gateway.money.spending import Spending
+from roost_gateway.money.statements import Statements
 from roost_gateway.operator_key import operator_key
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.lane import Lane
 from roost_gateway.server import listen, make_server, stop_on_signals, url_of
 from roost_gateway.settings import Settings
-from roost_platform.billing.prices import PriceBooks, default_price_books, load_price_books
+from roost_platform.billing.price_file import default_price_books, load_price_books
+from roost_platform.billing.price_store import record_prices
+from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.gateways import Gateways
 from roost_platform.database.leadership import Leadership
@@ -45,9 +54,7 @@ from roost_platform.domain.errors import RoostError
 from roost_platform.domain.service_secrets import ServiceSecrets
 from roost_platform.domain.tenants import Quota, hash_secret
 from roost_platform.engines.port import Engine
-from roost_platform.metering.backlog import Backlog
 from roost_platform.metering.journal import Journal
-from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.checking import Checker
 from roost_platform.registry.registry import Registry
 from roost_platform.registry.stores import make_store
@@ -61,14 +68,17 @@ _SPREAD_S = 1.0
 _PR_SET_DUMPABLE = 4  # from <linux/prctl.h>
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; a second one ends at once. Exits with status 1 and a sentence when it cannot."""
+def run(settings: Settings, *, make_journal: Callable[..., Journal] = Journal) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends at once. Exits with status 1 and a sentence when it cannot.
+
+    `make_journal`: another one than the real is for those who measure what metering costs.
+    """
     configure_logs()
     try:
         settings.check_exposure()
         os.umask(0o077)  # what is kept here is nobody else's to read
         _refuse_inspection()
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings, make_journal))
         logger.info("stopped")
     except RoostError as error:
         _give_up(error.message)
@@ -89,11 +99,11 @@ def _give_up(sentence: str) -> NoReturn:
     sys.exit(1)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, make_journal: Callable[..., Journal]) -> None:
     with ExitStack() as listening:
         listener = listening.enter_context(contextlib.closing(listen(settings.host, settings.port)))
         url = settings.public_url or url_of(listener)
-        async with platform(settings, url=url) as app:
+        async with platform(settings, url=url, make_journal=make_journal) as app:
             servers = [
                 (make_server(app.door, lane=app.lane, grace_s=settings.grace_s, limits=settings.limits), listener)
             ]
@@ -133,7 +143,9 @@ class Platform:
 
 
 @asynccontextmanager
-async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
+async def platform(
+    settings: Settings, *, url: str, make_journal: Callable[..., Journal] = Journal
+) -> AsyncIterator[Platform]:
     """Start every part in order, and stop them in the reverse one."""
     running = Platform()
     async with AsyncExitStack() as stack:
@@ -150,6 +162,9 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             cache_bytes=settings.artifacts.cache_bytes,
         )
         shared_store = settings.artifacts.url is not None
+        holding = await stack.enter_async_context(
+            Holding(settings, database=database, leads=lambda: leadership.held, clock=_now)
+        )
         registry = Registry(
             database=database,
             store=store,
@@ -158,17 +173,18 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             clock=_now,
             leads=lambda: leadership.held or not shared_store,
             orphan_age_s=_ORPHAN_AGE_S if shared_store else 0,
+            on_usage=holding.tell,
+            on_deleted=holding.storage.deleted,
         )
 
         secrets_of = _service_secrets(settings)
         # The runtime imports its libraries while the database is opened: on two cores that costs a restart nothing.
-        engine = _engine(settings, registry, directory, leadership, secrets_of)
+        engine = _engine(settings, registry, directory, leadership, secrets_of, holding=holding)
         engine_start = asyncio.create_task(engine.start())
         stack.push_async_callback(_give_up_start, engine, engine_start)
 
         await asyncio.to_thread(open_for_serving, database.engine, kept=settings.data / "artifacts")
-        standing = asyncio.create_task(leadership.run())
-        stack.push_async_callback(_cancel, standing)
+        stack.push_async_callback(_cancel, asyncio.create_task(leadership.run()))
 
         tenants = Tenants(database=database, directory=directory, clock=_now)
         keys = Keys(database=database, directory=directory, clock=_now)
@@ -186,23 +202,11 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         stack.push_async_callback(registry.stop)
 
         # The journal is made before the engine is used and stops after it: calls that drain are still metered.
-        journal_folder = settings.data / "journal"
-        backlog = Backlog(limit_bytes=settings.metering.backlog_bytes)
-        shipper = Shipper(
-            journal_folder=journal_folder,
-            database=database,
-            interval_s=settings.metering.ship_interval_s,
-            backlog=backlog,
+        metering = Metering(
+            settings, database=database, leads=lambda: leadership.held, clock=_now, make_journal=make_journal
         )
-        journal = Journal(
-            journal_folder,
-            source=secrets.token_hex(8),
-            sync_interval_s=settings.metering.sync_interval_s,
-            limit_bytes=4 * settings.metering.backlog_bytes,  # calls are refused long before it comes to that
-            backlog=backlog,
-        )
-        stack.push_async_callback(shipper.drain)
-        stack.callback(journal.close)
+        stack.push_async_callback(metering.stop)
+        await metering.start()
         stack.push_async_callback(engine.stop)
         await engine_start
 
@@ -220,17 +224,37 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
         gateways = Gateways(database, url=url, on_count=directory.count_gateways)
         await gateways.join()
         stack.push_async_callback(gateways.leave)
-        following = Following(database=database, tenants=tenants, deployments=deployments)
 
         figures = PredictFigures(known=lambda tenant, model: directory.route(tenant, model) is not None)
         predict = PredictApp(
             directory=directory,
             authenticator=authenticator,
             engine=engine,
-            journal=journal,
+            journal=metering.journal,
             figures=figures,
             limits=settings.limits,
             serving=lambda: running.serving,
+        )
+        books = _price_books(settings)
+        await database.write(record_prices, books, now=_now())
+        budgets = Budgets(
+            database=database,
+            directory=directory,
+            spent=Spending(database=database, books=books),
+            currency=books.currency,
+            leads=lambda: leadership.held,
+            clock=_now,
+            interval_s=settings.budgets.interval_s,
+            tells=settings.budgets.webhook is not None,
+        )
+        statements = Statements(database=database, books=books, drain=metering.shipper.drain, clock=_now)
+        closing = Closing(
+            database=database,
+            statements=statements,
+            source=metering.journal.source,
+            drain=metering.shipper.drain,
+            leads=lambda: leadership.held,
+            clock=_now,
         )
         api = create_api(
             database=database,
@@ -241,26 +265,51 @@ async def platform(settings: Settings, *, url: str) -> AsyncIterator[Platform]:
             registry=registry,
             deployments=deployments,
             engine=engine,
-            shipper=shipper,
-            books=_price_books(settings),
+            shipper=metering.shipper,
+            books=books,
+            statements=statements,
+            budgets=budgets,
+            reconciliation=Reconciliation(
+                database=database,
+                journal=settings.data / "journal",
+                outbox=settings.data / "outbox",
+                books=books,
+                run=run_of(metering.journal, figures),
+                drain=metering.shipper.drain,
+                clock=_now,
+            ),
             limits=settings.limits,
             runtimes=engine.runtimes,
             url=url,
             clock=_now,
         )
-        page = make_page(figures, EngineFiguresCollector(engine), JournalFiguresCollector(journal, shipper))
         for loop in (
-            shipper.run(),
+            *metering.loops(),
+            *holding.loops(),
             predict.watch.run(),
             registry.run(),
             gateways.run(),
-            following.run(),
+            Following(database=database, tenants=tenants, deployments=deployments).run(),
             _flush_keys(authenticator),
+            budgets.run(),
+            closing.run(),
+            *_telling(settings, database, budgets, leadership),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
         running.lane = predict.lane
         running.door = Door(
-            predict=predict, api=api, authenticator=authenticator, metrics_page=page, ready=lambda: running.serving
+            predict=predict,
+            api=api,
+            authenticator=authenticator,
+            metrics_page=make_page(
+                figures,
+                EngineFiguresCollector(engine),
+                metering.figures,
+                holding.figures,
+                budgets.figures,
+                closing.figures,
+            ),
+            ready=lambda: running.serving,
         )
         if secrets_of is not None:
             running.internal_door = ArtifactDoor(
@@ -283,15 +332,24 @@ def _engine(
     directory: Directory,
     leadership: Leadership,
     secrets_of: ServiceSecrets | None,
+    *,
+    holding: Holding,
 ) -> Engine:
     if secrets_of is None:
-        return local_engine(settings.local, registry)
+        return local_engine(settings.local, registry, on_usage=holding.tell)
 
     def quota_of(tenant: str) -> Quota | None:
         found = directory.tenant(tenant)
         return None if found is None else found.quota
 
-    return knative_engine(settings, secrets=secrets_of, quota_of=quota_of, leads=lambda: leadership.held)
+    return knative_engine(
+        settings,
+        secrets=secrets_of,
+        quota_of=quota_of,
+        leads=lambda: leadership.held,
+        on_usage=holding.tell,
+        told_until=holding.told_until,
+    )
 
 
 def _price_books(settings: Settings) -> PriceBooks:
@@ -301,6 +359,25 @@ def _price_books(settings: Settings) -> PriceBooks:
         return load_price_books(settings.prices.read_text("utf-8"))
     except UnicodeDecodeError as error:
         raise RoostError(f"ROOST_PRICES: {settings.prices} is not a text file") from error
+
+
+def _telling(
+    settings: Settings, database: Database, budgets: Budgets, leadership: Leadership
+) -> list[Coroutine[Any, Any, None]]:
+    """The loop that delivers alerts, where somebody wants to be told."""
+    if settings.budgets.webhook is None:
+        return []
+    delivery = AlertDelivery(
+        database=database,
+        webhook=Webhook(
+            settings.budgets.webhook.get_secret_value(), source=f"{settings.public_url or ''}/api/v1/budget"
+        ),
+        figures=budgets.figures,
+        alerted=budgets.alerted,
+        leads=lambda: leadership.held,
+        clock=_now,
+    )
+    return [delivery.run()]
 
 
 async def _flush_keys(authenticator: Authenticator) -> None:

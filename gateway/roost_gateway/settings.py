@@ -6,6 +6,7 @@ Every field can be set as ROOST_<NAME>, those of a theme as ROOST_<THEME>_<NAME>
 import ipaddress
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,6 +45,26 @@ class MeteringSettings(BaseSettings):
     """How often the journal is moved to the ledger."""
     backlog_bytes: int = Field(1024 * _MIB, gt=0)
     """How much usage may wait for a database that is away; then predictions are refused before work is done for them."""
+
+
+class BudgetSettings(BaseSettings):
+    """Tenants' budgets."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOST_BUDGET_", frozen=True, env_ignore_empty=True)
+
+    interval_s: float = Field(10.0, gt=0)
+    """Pause between two looks at what is spent. A hard cap can be overshot by what is spent meanwhile."""
+    webhook: SecretStr | None = None
+    """URL (http or https) that is told of alerts, as CloudEvents; None = nobody is. It may hold a secret."""
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("the webhook must be a URL that begins with https:// or http://")
+        return value
 
 
 class ArtifactSettings(BaseSettings):
@@ -95,6 +116,7 @@ class Settings(BaseSettings):
     knative: KnativeSettings = Field(default_factory=KnativeSettings)
     artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
     metering: MeteringSettings = Field(default_factory=MeteringSettings)
+    budgets: BudgetSettings = Field(default_factory=BudgetSettings)
 
     @field_validator("operator_key")
     @classmethod

@@ -9,11 +9,14 @@ or as usual when that came too late.
 """
 
 import hmac
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter_ns
 
+from roost_runtimes.activity import STRETCH_US
 from roost_runtimes.batching import batch_key
 from roost_runtimes.codec import Call, InferCodec
 from roost_runtimes.content import check_type, decompress, too_large
@@ -29,6 +32,8 @@ from roost_runtimes.v1 import PredictCodec
 __all__ = ["Answer", "Core", "Limits", "Request", "Ticket"]
 
 SECRET_HEADER = "roost-service-secret"  # noqa: S105 - a header's name
+SINCE_HEADER = "roost-since"
+_NUMBER = re.compile(r"[0-9]{1,12}")
 
 _WARM_UP_RUNS = 4
 _REPEAT_BELOW_US = 5_000
@@ -57,9 +62,11 @@ class Core:
         run_us: int | None = None,
         secret: str | None = None,
         limits: Limits | None = None,
+        fetch_us: int = 0,
     ) -> None:
         """`slots`: the most runs at once. `max_batch_size`: the most rows in one run, 1 = no batching. `run_us`: what a
         run takes, if known from before; `warm_up` then runs nothing. `secret`: what every request but probes must carry.
+        `fetch_us`: microseconds that the file was waited for.
         """
         self.draining = False
         self.figures = Figures()
@@ -71,6 +78,8 @@ class Core:
         self._infer = InferCodec(model)
         self._predict = PredictCodec(model)
         self._ready = False
+        self._ready_us = 0
+        self._fetch_us = fetch_us
         self._execution = Execution(
             model, slots=slots, max_batch_size=max_batch_size, pace=Pace(run_us), figures=self.figures
         )
@@ -115,6 +124,7 @@ class Core:
             if best is not None:
                 self._execution.pace = Pace(best)
         self._ready = True
+        self._ready_us = self._execution.activity.utc_us(perf_counter_ns())
 
     def _time_runs(self) -> int | None:
         best = None
@@ -145,7 +155,7 @@ class Core:
                     raise _queue_full()
                 answer = None
             else:
-                answer = self._plain[action]()
+                answer = self._plain[action]() if action is not Action.ACTIVITY else self._activity(request)
         except Exception as error:  # noqa: BLE001 - one request must not bring down the door it came through
             answer = failure_answer(error)
         if answer is not None:
@@ -209,6 +219,26 @@ class Core:
 
     def _model_ready(self) -> Answer:
         return json_answer({"name": self._model.name, "ready": self.ready}, 200 if self.ready else 503)
+
+    def _activity(self, request: Request) -> Answer:
+        """When there were requests, for whoever meters it: a header names the first stretch that is asked for."""
+        activity = self._execution.activity
+        now_ns = perf_counter_ns()
+        since = request.headers.get(SINCE_HEADER, "")
+        past = activity.look(now_ns, first=int(since) if _NUMBER.fullmatch(since) else 0)
+        return json_answer(
+            {
+                "replica": os.environ.get("HOSTNAME", ""),
+                "now_us": activity.utc_us(now_ns),
+                "ready_us": self._ready_us,
+                "fetch_us": self._fetch_us,
+                "busy_us": activity.total_us,
+                "stretch_us": STRETCH_US,
+                "first": past.first,
+                "stretches": past.busy_us,
+                "current_us": past.current_us,
+            }
+        )
 
     def _metrics(self) -> Answer:
         # Only this page needs the Prometheus client; replicas that are never scraped stay smaller without it.

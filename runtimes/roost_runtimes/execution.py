@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns, thread_time_ns
 
+from roost_runtimes.activity import Activity
 from roost_runtimes.batching import can_batch, run_stacked, take_batch
 from roost_runtimes.codec import Call
 from roost_runtimes.content import compress
@@ -69,6 +70,7 @@ class Execution:
     def __init__(self, model: Model, *, slots: int, max_batch_size: int, pace: Pace, figures: Figures) -> None:
         self.batches = max_batch_size > 1 and can_batch(model)
         self.inflight = 0
+        self.activity = Activity()
         self.pace = pace
         self._model = model
         self._slots = slots
@@ -84,6 +86,8 @@ class Execution:
         return len(self._queue)
 
     def put(self, ticket: Ticket) -> None:
+        if not self.inflight:
+            self.activity.began(ticket.born_ns)
         self.inflight += 1
         self._queue.append(ticket)
 
@@ -173,6 +177,8 @@ class Execution:
     def _answer(self, ticket: Ticket, answer: Answer) -> None:
         ticket.answer = answer
         self.inflight -= 1
+        if not self.inflight:
+            self.activity.ended(perf_counter_ns())
         self._figures.count_answer(answer.status)
         ticket.done(answer)
 

@@ -21,6 +21,7 @@ class Action(Enum):
     V1_MODEL = "v1_model"
     V1_MODELS = "v1_models"
     METRICS = "metrics"
+    ACTIVITY = "activity"
 
 
 _POSTED = frozenset({Action.INFER, Action.PREDICT})
@@ -42,6 +43,7 @@ class Routes:
             "/v2/health/live": Action.LIVE,
             "/v2/health/ready": Action.READY,
             "/metrics": Action.METRICS,
+            "/roost/activity": Action.ACTIVITY,
         }
         for model in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
             self._paths |= {

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,7 +205,9 @@ class _Loader:
 def _load(settings: Settings) -> Core:
     # Here and not above, so that the door listens before the import is through; and before the wait for the file.
     factory = _factory_of(settings)
+    begin = time.perf_counter()
     path = _file_of(settings)
+    fetch_us = int((time.perf_counter() - begin) * 1e6) if isinstance(settings.model, Fetch) else 0
     model = factory(path, name=settings.name, version=settings.version, baked=settings.baked)
     core = Core(
         model,
@@ -212,6 +215,7 @@ def _load(settings: Settings) -> Core:
         max_batch_size=settings.max_batch_size,
         secret=settings.secret,
         limits=settings.limits,
+        fetch_us=fetch_us,
     )
     core.warm_up()
     return core

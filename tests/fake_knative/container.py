@@ -48,7 +48,7 @@ class Container:
         self.exit_code: int | None = None
         """As a container runtime tells it: 128 + the signal's number for one that was killed."""
         self.ended = asyncio.Event()
-        self._doomed = False
+        self._early = 0
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -63,19 +63,20 @@ class Container:
 
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            if self.process is not None and self.exit_code is None:
+            if self.process is None:
+                self._early = number  # it is sent when there is somebody to send it to
+            elif self.exit_code is None:
                 self.process.send_signal(number)
 
     async def end(self) -> None:
         """At once, the hard way."""
-        self._doomed = True
         self.signal(signal.SIGKILL)
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         self.process = await self._spawn(self._argv, self._env, self._log)
-        if self._doomed:
-            self.process.send_signal(signal.SIGKILL)
+        if self._early:
+            self.signal(self._early)
         self._changed()
         probing = asyncio.create_task(self._until_ready())
         code = await self.process.wait()

@@ -32,6 +32,7 @@ class RunningPod:
         self.last: Object | None = None
         """How the container ended the last time."""
         self.last_lines: list[str] = []
+        self.started_at = ""
         self.waiting: tuple[str, str] = ("ContainerCreating", "")
         self.in_flight = 0
         """Requests that queue-proxy has let in."""
@@ -121,7 +122,8 @@ class Kubelet:
                 f"0/1 nodes are available: 1 {why}. preemption: 0/1 nodes are available: 1 No preemption victims found."
             )
             entry = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-            self._api.set_status("Pod", meta["name"], meta["namespace"], {"phase": "Pending", "conditions": [entry]})
+            status = {"phase": "Pending", "conditions": _since([entry], thing.get("status", {}))}
+            self._api.set_status("Pod", meta["name"], meta["namespace"], status)
             return False
 
         def bind(pod: Object) -> None:
@@ -167,7 +169,11 @@ class Kubelet:
         for mount in container.get("volumeMounts", ()):
             mounts[mount["mountPath"]] = str(folder / mount["name"])
             (folder / mount["name"]).mkdir(exist_ok=True)
-        env = {**base_environment(), "TMPDIR": mounts.get("/tmp", str(folder))}
+        env = {
+            **base_environment(),
+            "HOSTNAME": thing["metadata"]["name"][:63],
+            "TMPDIR": mounts.get("/tmp", str(folder)),
+        }
         for variable in container.get("env", ()):
             reference = variable.get("valueFrom", {}).get("secretKeyRef")
             if reference is None:
@@ -192,7 +198,7 @@ class Kubelet:
             "exitCode": code,
             "reason": "Error" if code else "Completed",
             "finishedAt": now(),
-            "startedAt": now(),
+            "startedAt": pod.started_at or now(),
         }
         pod.last |= {"message": text} if text else {}
         pod.container = None
@@ -225,7 +231,10 @@ class Kubelet:
         if pod.container is not None:
             await pod.container.end()
         self.pods.pop((pod.namespace, pod.name), None)
-        if self._api.get("Pod", pod.name, pod.namespace) is not None:
+        last = self._api.get("Pod", pod.name, pod.namespace)
+        if last is not None:
+            if pod.container is not None:  # its end is told before the object goes
+                self._write(pod, last)
             self._api.remove("Pod", pod.name, pod.namespace, gracePeriodSeconds=0)
         shutil.rmtree(pod.folder, ignore_errors=True)
         self._changed()
@@ -236,8 +245,12 @@ class Kubelet:
         running = pod.container is not None and pod.container.exit_code is None
         state: Object = {"running": {"startedAt": now()}} if running else {"waiting": _waiting(*pod.waiting)}
         old = next((s for s in before.get("containerStatuses", ()) if s["name"] == user["name"]), {})
+        if pod.ending is not None and pod.container is not None and not running:
+            state = {"terminated": _terminated(pod.container.exit_code, old)}
         if running and "running" in old.get("state", {}) and old.get("restartCount") == pod.restarts:
             state = old["state"]
+        if running:
+            pod.started_at = state["running"]["startedAt"]
         statuses = [
             {
                 "name": user["name"],
@@ -259,7 +272,7 @@ class Kubelet:
             },
         ]
         ready = "True" if pod.ready else "False"
-        conditions = [{"type": t, "status": s} for t, s in _conditions(ready)]
+        conditions = _since([{"type": t, "status": s} for t, s in _conditions(ready)], before)
         status = {
             "phase": "Running" if running or pod.restarts else "Pending",
             "qosClass": "Burstable",
@@ -285,6 +298,26 @@ class Kubelet:
 
 def _conditions(ready: str) -> tuple[tuple[str, str], ...]:
     return (("PodScheduled", "True"), ("Initialized", "True"), ("ContainersReady", ready), ("Ready", ready))
+
+
+def _since(conditions: list[Object], before: Object) -> list[Object]:
+    """With the time of each one's last change."""
+    old = {entry["type"]: entry for entry in before.get("conditions", ())}
+    for entry in conditions:
+        last = old.get(entry["type"])
+        same = last is not None and last["status"] == entry["status"]
+        entry["lastTransitionTime"] = last["lastTransitionTime"] if last is not None and same else now()
+    return conditions
+
+
+def _terminated(code: int | None, before: Object) -> Object:
+    """How a container ended that will not be started again; once told, it stays so."""
+    told: Object | None = before.get("state", {}).get("terminated")
+    if told is not None:
+        return told
+    started = before.get("state", {}).get("running", {}).get("startedAt") or now()
+    reason = "Error" if code else "Completed"
+    return {"exitCode": code or 0, "reason": reason, "startedAt": started, "finishedAt": now()}
 
 
 def _waiting(reason: str, message: str) -> Object:

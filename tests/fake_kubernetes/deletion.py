@@ -32,7 +32,7 @@ def delete(store: Store, key: Key, options: dict[str, Any]) -> Object | None:
         store.remove(key)
         return None
     marked = copied(thing)
-    marked["metadata"].setdefault("deletionTimestamp", now())
+    marked["metadata"].setdefault("deletionTimestamp", now(after_s=grace))  # when its time for finishing is over
     marked["metadata"]["deletionGracePeriodSeconds"] = grace
     if finalizers:
         marked["metadata"]["finalizers"] = finalizers
@@ -82,7 +82,7 @@ def _collect_foreground(store: Store) -> bool:
         if not waiting:
             finish = copied(thing)
             finish["metadata"]["finalizers"].remove(_FOREGROUND)
-            if finish["metadata"]["finalizers"]:
+            if finish["metadata"]["finalizers"] or finish["metadata"].get("deletionGracePeriodSeconds"):
                 store.put(key, finish)
             else:
                 store.remove(key)

@@ -1,4 +1,4 @@
-"""Everything a call needs to be let in and routed, in memory: keys, tenants and routes.
+"""Everything a call needs to be let in and routed, in memory: keys, tenants, used-up budgets and routes.
 
 The database is not on the prediction path. The directory is loaded at start, changed in the same operation as each write,
 and brought up to date when another gateway wrote; always from the event loop, so that a reader needs no lock.
@@ -11,6 +11,7 @@ from itertools import count
 
 from roost_gateway.access.routes import Route
 from roost_gateway.access.shares import share_of
+from roost_platform.billing.budgets import Cap
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import ApiKey, Quota, Tenant
 from roost_platform.registry.finishing import KeyedLocks
@@ -31,6 +32,8 @@ class Directory:
         self._key_changes = count(1)
         self.keys_changed = 0
         """Another number after every change of a key or tenant; caches of authentication compare it."""
+        self.caps: dict[str, Cap] = {}
+        """By tenant: budgets that were found used up. Only to be read; a cap may be over by now, its `until` says."""
 
     # Tenants
 
@@ -60,6 +63,13 @@ class Directory:
         self._tenants[tenant.name] = tenant
         self._shares[tenant.name] = share_of(tenant.quota, self._gateways)
         self._note_key_change()
+
+    def put_cap(self, tenant: str, cap: Cap | None) -> None:
+        """From the next call on, what a tenant's budget says; None = nothing. It outlasts `remove_tenant`."""
+        if cap is None:
+            self.caps.pop(tenant, None)
+        else:
+            self.caps[tenant] = cap
 
     def remove_tenant(self, name: str) -> None:
         """Forget a tenant and its keys; its routes stay until each model is deleted."""

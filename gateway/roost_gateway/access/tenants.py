@@ -10,8 +10,17 @@ from sqlalchemy.exc import IntegrityError
 
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import NewKey, insert_key, load_keys, make_key
+from roost_platform.billing.budget_store import caps
+from roost_platform.billing.budgets import Cap
 from roost_platform.database.changes import note_change
 from roost_platform.database.connection import Database
+from roost_platform.database.money_tables import (
+    budget_alerts,
+    resource_usage,
+    statements,
+    unknown_calls,
+    usage_corrections,
+)
 from roost_platform.database.tables import models, tenants, usage_events
 from roost_platform.domain.errors import Conflict, InvalidRequest, NotFound
 from roost_platform.domain.names import check_name
@@ -21,6 +30,14 @@ _LARGEST = 2**53
 """Quotas stay exact in every JSON reader."""
 _WHOLE = {name: isinstance(value, int) for name, value in asdict(Quota()).items()}
 """Each limit, and whether it counts whole things."""
+_OF_BILLS = (
+    usage_events.c.tenant,
+    usage_corrections.c.tenant,
+    resource_usage.c.tenant,
+    unknown_calls.c.tenant,
+    statements.c.tenant,
+    budget_alerts.c.tenant,
+)
 _OF_CLUSTERS = ("cpu_millicores", "memory_bytes", "replicas", "gpus")
 
 
@@ -33,21 +50,24 @@ class Tenants:
         self._clock = clock
 
     async def load(self) -> None:
-        """Fill the directory with all tenants and keys; once, at start."""
+        """Fill the directory with all tenants, keys and used-up budgets; once, at start."""
         for tenant in await self._database.read(_load_tenants):
             self._directory.put_tenant(tenant)
         for key, digest in await self._database.read(load_keys):
             self._directory.put_key(key, digest)
+        for name, cap in (await self._database.read(caps)).items():
+            self._directory.put_cap(name, cap)
 
     async def reload(self, name: str) -> None:
-        """Bring the directory's tenant and its keys to what the database says. Raises Unavailable."""
+        """Bring the directory's tenant, its keys and its cap to what the database says. Raises Unavailable."""
         async with self._directory.changing(name):
-            tenant, found = await self._database.read(_load_tenant, name)
+            tenant, found, cap = await self._database.read(_load_tenant, name)
             if tenant is None:
                 self._directory.remove_tenant(name)
             else:
                 self._directory.put_tenant(tenant)
                 self._directory.set_keys(name, found)
+            self._directory.put_cap(name, cap)
 
     async def outdated(self) -> set[str]:
         """Tenants of which the database says something else than the directory, which knows them or not."""
@@ -55,11 +75,13 @@ class Tenants:
         keys: dict[str, set[ApiKey]] = {}
         for key, _ in await self._database.read(load_keys):
             keys.setdefault(key.tenant, set()).add(replace(key, last_used_at=None))
+        capped = await self._database.read(caps)
         names = stored.keys() | {tenant.name for tenant in self._directory.tenants()}
         return {
             name
             for name in names
             if stored.get(name) != self._directory.tenant(name)
+            or capped.get(name) != self._directory.caps.get(name)
             or keys.get(name, set()) != {replace(key, last_used_at=None) for key in self._directory.keys_of(name)}
         }
 
@@ -70,6 +92,7 @@ class Tenants:
         new = make_key(tenant=name, name="admin", scopes=frozenset({Scope.ADMIN}), now=now, expires_at=None)
         async with self._directory.changing(name):
             await self._database.write(_insert_tenant, tenant, new)
+            self._directory.put_cap(name, None)
             self._directory.put_tenant(tenant)
             self._directory.put_key(new.key, new.digest)
         return tenant, new
@@ -109,6 +132,7 @@ class Tenants:
                 self._directory.put_tenant(tenant)
                 self._directory.set_keys(name, keys)
                 raise
+            self._directory.put_cap(name, None)
 
 
 def changed_quota(quota: Quota, changes: Mapping[str, Any]) -> Quota:
@@ -134,9 +158,10 @@ def _load_tenants(connection: Connection) -> list[Tenant]:
     return [_tenant(row) for row in connection.execute(select(tenants)).mappings()]
 
 
-def _load_tenant(connection: Connection, name: str) -> tuple[Tenant | None, list[tuple[ApiKey, bytes]]]:
+def _load_tenant(connection: Connection, name: str) -> tuple[Tenant | None, list[tuple[ApiKey, bytes]], Cap | None]:
     row = connection.execute(select(tenants).where(tenants.c.name == name)).mappings().one_or_none()
-    return (None if row is None else _tenant(row)), load_keys(connection, tenant=name)
+    tenant = None if row is None else _tenant(row)
+    return tenant, load_keys(connection, tenant=name), caps(connection, tenant=name).get(name)
 
 
 def _tenant(row: Mapping[Any, Any]) -> Tenant:
@@ -155,7 +180,7 @@ def _stored(quota: Quota) -> dict[str, float]:
 
 def _insert_tenant(connection: Connection, tenant: Tenant, new: NewKey) -> None:
     # A bill is found by its tenant's name: who comes later must not see, or pay, what another used.
-    if connection.scalar(select(usage_events.c.tenant).where(usage_events.c.tenant == tenant.name).limit(1)):
+    if any(connection.scalar(select(column).where(column == tenant.name).limit(1)) for column in _OF_BILLS):
         raise Conflict("this name belonged to a tenant whose usage is kept; choose another", code="tenant_name_used")
     row = {"name": tenant.name, "quota": _stored(tenant.quota), "created_at": tenant.created_at}
     try:

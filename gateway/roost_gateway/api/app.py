@@ -11,14 +11,21 @@ from roost_gateway.access.authentication import Authenticator
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
-from roost_gateway.api import docs_page, faults, info, models, uploads, usage
+from roost_gateway.api import budgets as budget_routes
+from roost_gateway.api import corrections, docs_page, faults, info, models, prices, uploads, usage
 from roost_gateway.api import keys as key_routes
+from roost_gateway.api import overview as overview_routes
+from roost_gateway.api import reconciliation as reconciliation_routes
+from roost_gateway.api import statements as statement_routes
 from roost_gateway.api import tenants as tenant_routes
 from roost_gateway.api.callers import refuse_unknown_query
 from roost_gateway.api.documents import NAME_PATTERN
 from roost_gateway.api.door import Door
 from roost_gateway.api.services import Services
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.money.budgets import Budgets
+from roost_gateway.money.reconcile import Reconciliation
+from roost_gateway.money.statements import Statements
 from roost_gateway.request_ids import RequestIds
 from roost_gateway.settings import LimitSettings
 from roost_platform.billing.prices import PriceBooks
@@ -27,15 +34,30 @@ from roost_platform.engines.port import Engine
 from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.registry import Registry
 
-_ROUTERS = (tenant_routes.router, key_routes.router, uploads.router, models.router, usage.router, info.router)
+_ROUTERS = (
+    tenant_routes.router,
+    key_routes.router,
+    uploads.router,
+    models.router,
+    usage.router,
+    statement_routes.router,
+    prices.router,
+    corrections.router,
+    budget_routes.router,
+    overview_routes.router,
+    reconciliation_routes.router,
+    info.router,
+)
 
 _PATTERNS = {
     "key_id": "^[0-9a-f]{1,64}$",
     "model": NAME_PATTERN,
     "month": "^(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])-(0[1-9]|1[0-2])$",
     "name": NAME_PATTERN,
+    "note": "^[CD][1-9][0-9]{0,8}$",
     "number": "^[0-9]{1,9}$",
     "revision": "^[a-z0-9-]{1,80}$",
+    "statement": "^[a-z0-9-]{1,63}-[0-9]{4}-[0-9]{2}(-[CD][1-9][0-9]{0,8})?$",
     "tenant": NAME_PATTERN,
 }
 
@@ -73,6 +95,9 @@ def create_api(
     engine: Engine,
     shipper: Shipper,
     books: PriceBooks,
+    statements: Statements,
+    budgets: Budgets,
+    reconciliation: Reconciliation,
     limits: LimitSettings,
     url: str,
     clock: Callable[[], datetime],
@@ -101,6 +126,9 @@ def create_api(
         deployments=deployments,
         shipper=shipper,
         prices=books,
+        statements=statements,
+        budgets=budgets,
+        reconciliation=reconciliation,
         clock=clock,
         url=url.rstrip("/"),
         upload_limit_bytes=limits.upload_bytes,

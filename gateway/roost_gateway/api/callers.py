@@ -30,7 +30,7 @@ async def _operator(caller: AnyCaller) -> Principal:
 
 OperatorCaller = Annotated[Principal, Depends(_operator)]
 
-_TenantQuery = Annotated[
+TenantQuery = Annotated[
     str | None,
     Query(alias="tenant", description="The tenant to act for. The operator must name one; a tenant's key need not."),
 ]
@@ -42,7 +42,7 @@ class _Acting:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    async def __call__(self, caller: AnyCaller, parts: Parts, named: _TenantQuery = None) -> Tenant:
+    async def __call__(self, caller: AnyCaller, parts: Parts, named: TenantQuery = None) -> Tenant:
         caller.require(self._scope)
         if caller.operator and named is None:
             raise InvalidRequest("the operator must say for which tenant: ?tenant=NAME", field="tenant")
@@ -58,7 +58,8 @@ def visible_tenant(caller: Principal, parts: Parts, name: str) -> Tenant:
     return parts.tenants.get(name)
 
 
-Reader = Annotated[Tenant, Depends(_Acting(Scope.READ))]
+READING = _Acting(Scope.READ)
+Reader = Annotated[Tenant, Depends(READING)]
 Deployer = Annotated[Tenant, Depends(_Acting(Scope.DEPLOY))]
 Admin = Annotated[Tenant, Depends(_Acting(Scope.ADMIN))]
 

@@ -1,9 +1,9 @@
 """The JSON documents of the control API, as the OpenAPI document describes them."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from roost_gateway.access.routes import RevisionState
 from roost_gateway.deployments.rollout import ModelState
@@ -32,6 +32,15 @@ def _refuse_number(value: Any) -> Any:
     raise ValueError("a moment is written in ISO 8601")
 
 
+def _refuse_outside_the_calendar(value: datetime) -> datetime:
+    """In UTC it is stored: the last hours of the year 9999 somewhere may be the year 10000 there, which is none."""
+    try:
+        value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("a moment must be one of the years 1 to 9999 in UTC") from error
+    return value
+
+
 # What JSON schema calls an integer: 3.0 is one, `"3"` and `true` are none.
 _Count = Annotated[
     Annotated[int, Field(strict=True, ge=0, le=2**53), BeforeValidator(_to_int)] | None,
@@ -43,7 +52,7 @@ _Rate = Annotated[
 ]
 _Version = Annotated[int, Field(strict=True, ge=1, le=999_999_999), BeforeValidator(_to_int)]
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_number), AfterValidator(_refuse_outside_the_calendar)]
 """ISO 8601 with an offset; a count of seconds is none."""
 
 
@@ -224,66 +233,7 @@ class ScalingDocument(BaseModel):
     scaling: dict[str, Any] = Field(description="The whole policy after the change.")
 
 
-class UsageDocument(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-    tenant: str
-    start: str = Field(alias="from", description="Inclusive.")
-    end: str = Field(alias="to", description="Exclusive.")
-    group_by: list[str]
-    rows: list[dict[str, int | str]] = Field(description="The keys of `group_by`, then the figures.")
-    total: dict[str, int] = Field(description="The sums of all rows.")
-
-
 class InfoDocument(BaseModel):
     version: str = Field(examples=["0.1.0"])
     engine: str = Field(examples=["local"])
     models: int = Field(description="Models of the caller's tenant; of all tenants for the operator.")
-
-
-class PriceDocument(BaseModel):
-    sku: str = Field(examples=["requests"])
-    unit_price: str = Field(description="A decimal string, for `per` units.", examples=["0.20"])
-    per: int = Field(examples=[1000000])
-    unit: str = Field(examples=["requests"])
-
-
-class PriceBookDocument(BaseModel):
-    version: str
-    currency: str = Field(examples=["USD"])
-    effective_from: str
-    prices: list[PriceDocument]
-
-
-class LineDocument(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-    model: str
-    sku: str
-    price_book: str
-    start: str = Field(alias="from")
-    end: str = Field(alias="to")
-    quantity: int
-    unit: str
-    unit_price: str
-    per: int
-    amount: str
-
-
-class StatementDocument(BaseModel):
-    """A tenant's bill for a month; money is in decimal strings."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    tenant: str
-    month: str = Field(examples=["2026-11"])
-    start: str = Field(alias="from")
-    end: str = Field(alias="to")
-    status: Literal["open", "draft"]
-    made_at: str
-    currency: str
-    lines: list[LineDocument]
-    total: str
-    calls: dict[str, int] = Field(description="Calls by outcome.")
-    charged_calls: int
-    notes: list[str]

@@ -11,6 +11,9 @@ from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.money.budgets import Budgets
+from roost_gateway.money.reconcile import Reconciliation
+from roost_gateway.money.statements import Statements
 from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database
 from roost_platform.metering.shipper import Shipper
@@ -29,6 +32,9 @@ class Services:
     deployments: Deployments
     shipper: Shipper
     prices: PriceBooks
+    statements: Statements
+    budgets: Budgets
+    reconciliation: Reconciliation
     clock: Callable[[], datetime]
     """Aware UTC."""
     url: str

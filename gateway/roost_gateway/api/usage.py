@@ -1,27 +1,42 @@
-"""Routes about usage and money: reports from the ledger, statements, and the prices in force."""
+"""The route that reports usage: calls from the ledger, and what was held."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy import Connection
 
-from roost_gateway.api.callers import AnyCaller, Reader
-from roost_gateway.api.documents import Moment, PriceBookDocument, StatementDocument, UsageDocument
+from roost_gateway.api.callers import READING, AnyCaller, TenantQuery
+from roost_gateway.api.documents import Moment
 from roost_gateway.api.faults import faults
-from roost_gateway.api.services import Parts, Services
-from roost_platform.billing import exports
-from roost_platform.billing.months import Month, month_of, parse_month
-from roost_platform.billing.statements import Statement, UsageFigure, make_statement
+from roost_gateway.api.services import Parts
+from roost_gateway.api.usage_documents import UsageDocument
+from roost_platform.billing.months import month_of
+from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.names import check_name
-from roost_platform.domain.usage import Outcome
+from roost_platform.domain.tenants import Tenant
+from roost_platform.metering.by_meter import by_meter
 from roost_platform.metering.ledger import usage_report
+from roost_platform.metering.resource_report import KEYS as RESOURCE_KEYS
+from roost_platform.metering.resource_report import resource_report
 
 router = APIRouter(prefix="/api/v1", tags=["usage and money"])
 
 
-@router.get("/usage", summary="Report usage", responses=faults(403, 404))
+_KEYS = (*RESOURCE_KEYS, "outcome", "meter")
+
+
+async def _tenant_or_all(caller: AnyCaller, parts: Parts, named: TenantQuery = None) -> Tenant | None:
+    """As `Reader`, but an operator who names no tenant asks about all of them."""
+    return None if caller.operator and named is None else await READING(caller, parts, named)
+
+
+TenantOrAll = Annotated[Tenant | None, Depends(_tenant_or_all)]
+
+
+@router.get("/usage", summary="Report usage", response_model_exclude_unset=True, responses=faults(403, 404))
 async def report_usage(
-    tenant: Reader,
+    tenant: TenantOrAll,
     parts: Parts,
     *,
     start: Annotated[
@@ -34,76 +49,55 @@ async def report_usage(
     ] = None,
     model: Annotated[str | None, Query(description="Only this model; it may be deleted.")] = None,
     group_by: Annotated[
-        str, Query(description="Any of model, version, outcome, day, hour, with commas between.", max_length=64)
+        str,
+        Query(
+            description="Any of model, version, outcome, class, day, hour and meter, with commas between; for the operator"
+            " tenant, too. Calls have no class and resources no outcome: they are summed over it.",
+            max_length=64,
+        ),
     ] = "model",
 ) -> UsageDocument:
-    """Calls whose answer was ready in [from, to), including those of a moment ago."""
+    """Calls whose answer was ready in [from, to), including those of a moment ago, and what was held in that time."""
     month = month_of(parts.clock())
+    keys = _keys(group_by, for_all=tenant is None)
     await parts.shipper.drain()
-    report = await parts.database.read(
-        usage_report,
-        tenant=tenant.name,
+    document = await parts.database.read(
+        _usage,
+        tenant=None if tenant is None else tenant.name,
         start=start or month.start,
         end=end or month.end,
-        group_by=[name.strip() for name in group_by.split(",") if name.strip()],
+        keys=keys,
         model=None if model is None else check_name(model, field="model"),
     )
-    return UsageDocument.model_validate(report.to_json())
+    return UsageDocument.model_validate(document)
 
 
-@router.get(
-    "/statements/{month}",
-    summary="Make a statement",
-    response_model=StatementDocument,
-    responses={
-        200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "The statement."},
-        **faults(403, 404),
-    },
-)
-async def get_statement(
-    tenant: Reader,
-    parts: Parts,
-    month: str,
-    form: Annotated[Literal["json", "csv"], Query(alias="format", description="csv: one record a line.")] = "json",
-) -> StatementDocument | Response:
-    """The tenant's bill for a calendar month in UTC, written like 2026-11; of a running month, what it is so far."""
-    statement = await _statement(parts, tenant.name, parse_month(month))
-    if form == "json":
-        return StatementDocument.model_validate(exports.to_json(statement))
-    name = f"{tenant.name}-{statement.month}.csv"
-    return Response(
-        exports.to_csv(statement),
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+def _keys(group_by: str, *, for_all: bool) -> tuple[str, ...]:
+    """Raises InvalidRequest for a key that there is not, or not for this caller."""
+    keys = tuple(dict.fromkeys(name.strip() for name in group_by.split(",") if name.strip()))
+    known = [name for name in _KEYS if name != "tenant" or for_all]
+    for name in keys:
+        if name not in known:
+            raise InvalidRequest(f"group_by takes {', '.join(known)}, not {name[:64]!r}", field="group_by")
+    if for_all and "tenant" not in keys:
+        raise InvalidRequest("say for which tenant (?tenant=NAME), or group by tenant to see all", field="tenant")
+    return keys
 
 
-@router.get("/prices", summary="Show the prices in force", responses=faults(404))
-async def get_prices(_caller: AnyCaller, parts: Parts) -> PriceBookDocument:
-    return PriceBookDocument.model_validate(parts.prices.in_force(parts.clock()).to_json())
-
-
-async def _statement(parts: Services, tenant: str, month: Month) -> Statement:
-    await parts.shipper.drain()
-    usage: list[UsageFigure] = []
-    # Summed on each side of a change of prices on its own: a sum across it could not be rated.
-    for period in parts.prices.periods(month.start, month.end):
-        usage += await _figures(parts, tenant, period.start, period.end)
-    return make_statement(tenant=tenant, month=month, usage=usage, books=parts.prices, now=parts.clock())
-
-
-async def _figures(parts: Services, tenant: str, start: datetime, end: datetime) -> list[UsageFigure]:
-    report = await parts.database.read(usage_report, tenant=tenant, start=start, end=end, group_by=("model", "outcome"))
-    return [
-        UsageFigure(
-            model=str(row.keys["model"]),
-            outcome=Outcome(str(row.keys["outcome"])),
-            start=start,
-            end=end,
-            requests=row.figures.requests,
-            compute_us=row.figures.compute_us,
-            rows=row.figures.rows,
-            bytes_out=row.figures.bytes_out,
-        )
-        for row in report.rows
-    ]
+def _usage(
+    connection: Connection,
+    *,
+    tenant: str | None,
+    start: datetime,
+    end: datetime,
+    keys: tuple[str, ...],
+    model: str | None,
+) -> dict[str, Any]:
+    """Both reports on one state of the database."""
+    about: dict[str, Any] = {"tenant": tenant, "start": start, "end": end, "model": model}
+    calls = usage_report(connection, group_by=[key for key in keys if key not in ("class", "meter")], **about)
+    resources = resource_report(connection, group_by=[key for key in keys if key in RESOURCE_KEYS], **about)
+    document = calls.to_json() | {"resources": resources.to_json()}
+    if "meter" in keys:
+        document["meters"] = by_meter([key for key in keys if key != "meter"], calls, resources)
+    return document

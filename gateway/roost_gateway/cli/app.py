@@ -2,7 +2,20 @@
 
 import typer
 
-from roost_gateway.cli import deploy, keys, models, money, predict, serve, tenants
+from roost_gateway.cli import (
+    bill,
+    budget,
+    deploy,
+    keys,
+    models,
+    money,
+    predict,
+    prices,
+    reconcile,
+    serve,
+    tenants,
+    usage,
+)
 from roost_gateway.cli.session import shared_options
 
 # Without rich's help pages `roost --help` takes half as long; without its tracebacks no variable is ever printed.
@@ -14,4 +27,9 @@ app.add_typer(keys.app, name="key")
 app.add_typer(deploy.app)
 app.add_typer(predict.app)
 app.add_typer(models.app)
+app.add_typer(usage.app)
+app.add_typer(bill.app, name="bill")
+app.add_typer(budget.app, name="budget")
+app.add_typer(prices.app, name="prices")
 app.add_typer(money.app)
+app.add_typer(reconcile.app)

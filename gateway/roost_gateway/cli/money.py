@@ -1,126 +1,95 @@
-"""`roost usage`, `roost bill`, `roost prices`: what was metered and what it costs."""
+"""`roost money`: the operator's view of a month over all tenants."""
 
-import csv
-import re
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from roost_gateway.cli import show
-from roost_gateway.cli.session import Session, command, iso_time
+from roost_gateway.cli.periods import MonthOption, check_month
+from roost_gateway.cli.session import Session, command
+from roost_gateway.cli.sheets import print_csv
 from roost_gateway.client import Document
 
 app = typer.Typer()
 
-_FIGURES: dict[str, tuple[str, Callable[[int], str]]] = {
-    "requests": ("REQUESTS#", str),
-    "billed_requests": ("BILLED#", str),
-    "rows": ("ROWS#", str),
-    "compute_us": ("COMPUTE#", show.duration),
-    "queue_us": ("QUEUED#", show.duration),
-    "cold_starts": ("COLD#", str),
-    "bytes_in": ("IN#", show.size),
-    "bytes_out": ("OUT#", show.size),
-    "errors": ("ERRORS#", str),
-}
-"""The columns of the usage table: each figure's heading, and how it is written for people."""
-_MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+_TENANT = ("tenant", "status", "currency", "amount", "calls", "charged_calls", "unknown_calls", "cold_starts")
+_IDLE = ("idle_us", "reserved_us", "unpriced_us", "worth", "billed", "not_billed")
+_MODEL = ("tenant", "model", "currency", "amount")
 
 
-@command(app, "usage", example="roost usage --from 2026-11-01 --to 2026-11-08 --by model,day")
-def usage(
+@command(app, "money", example="roost money --month 2026-10 --by model")
+def money(
     session: Session,
     *,
-    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="ISO 8601, from then on.")] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to, not including.")] = None,
-    by: Annotated[str, typer.Option(metavar="KEYS", help="model, version, outcome, day, hour; with commas.")] = "model",
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only this model.")] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, in base units.")] = False,
+    month: MonthOption = None,
+    by: Annotated[str, typer.Option(metavar="tenant|model", help="Whose amounts.")] = "tenant",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, times in microseconds.")] = False,
 ) -> None:
-    """Show what was metered; this month unless you say otherwise. Times are UTC unless they carry an offset."""
-    start, end = iso_time(start, hint="--from"), iso_time(end, hint="--to")
-    with session.connect() as roost:
-        document = roost.usage(start=start, end=end, model=model, group_by=by)
-    session.emit(document, _usage_csv if as_csv else _show_usage)
+    """Show what a month brings in, tenant by tenant or model by model, and what idle replicas cost (operator)."""
+    if by not in ("tenant", "model"):
+        raise typer.BadParameter(f"{by!r} is neither tenant nor model", param_hint="--by")
+    month = check_month(month, now=datetime.now(UTC), hint="--month")
+    with session.connect(as_operator=True) as roost:
+        document = roost.money(month)
+    by_tenant = by == "tenant"
+    print_as_csv = _tenants_csv if by_tenant else _models_csv
+    session.emit(document, print_as_csv if as_csv else _show_tenants if by_tenant else _show_models)
 
 
-@command(app, "bill", example="roost bill 2026-11 --csv")
-def bill(
-    session: Session,
-    month: Annotated[str | None, typer.Argument(metavar="YYYY-MM", help="Default: this month, so far (UTC).")] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-) -> None:
-    """Show the statement of a month."""
-    month = month or datetime.now(UTC).strftime("%Y-%m")
-    if not _MONTH.fullmatch(month):
-        raise typer.BadParameter(f"{month!r} is not a month like 2026-11", param_hint="YYYY-MM")
-    with session.connect() as roost:
-        if as_csv:
-            sys.stdout.write(roost.statement_csv(month))
-        else:
-            session.emit(roost.statement(month), _show_statement)
-
-
-@command(app, "prices", example="roost prices")
-def prices(session: Session) -> None:
-    """Show the price book in force."""
-    with session.connect() as roost:
-        session.emit(roost.prices(), _show_prices)
-
-
-def _usage_csv(document: Document) -> None:
-    columns = [*document["group_by"], *(key for key in document["total"] if key not in document["group_by"])]
-    writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(document["rows"])
-
-
-def _show_usage(document: Document) -> None:
-    keys = document["group_by"]
-
-    def figures(row: Document) -> list[str]:
-        return [write(row[name]) for name, (_, write) in _FIGURES.items()]
-
-    show.say(f"{document['tenant']}: {show.time(document['from'])} to {show.time(document['to'])}")
+def _show_tenants(document: Document) -> None:
+    _say_head(document)
     show.table(
-        [*(key.upper() for key in keys), *(heading for heading, _ in _FIGURES.values())],
-        ([*(row[key] for key in keys), *figures(row)] for row in document["rows"]),
-        footer=["total", *[""] * (len(keys) - 1), *figures(document["total"])],
+        [
+            *("TENANT", "STATUS", f"AMOUNT {document['currency']}#", "CALLS#", "CHARGED#", "UNKNOWN#", "COLD#"),
+            *("IDLE#", "RESERVED#", "WORTH#", "NOT BILLED#", "TOP MODELS"),
+        ],
+        (_tenant_cells(each) for each in document["tenants"]),
+        footer=["total", "", *_figures(document["total"]), ""],
     )
+    if document["more_tenants"]:
+        show.say(f"And {document['more_tenants']:,} more tenants, who are in the total.")
+    idle = document["total"]["idle"]
+    if idle["idle_us"] or idle["reserved_us"]:
+        show.say(
+            "WORTH: what idle and reserved time costs by the price book; free time at what such time costs elsewhere."
+        )
+    if idle["unpriced_us"]:
+        show.say(f"For {show.long_duration(idle['unpriced_us'])} of it the book has no price at all.")
 
 
-def _show_statement(document: Document) -> None:
-    currency = document["currency"]
-    show.say(f"{document['tenant']}: {document['month']} ({document['status']}), {currency}")
+def _tenant_cells(each: Document) -> list[str]:
+    models = ", ".join(f"{model['model'] or '-'} {model['amount']}" for model in each["top_models"])
+    return [each["tenant"], each["status"], *_figures(each), models]
+
+
+def _figures(row: Document) -> list[str]:
+    idle = row["idle"]
+    counts = (f"{row[name]:,}" for name in ("calls", "charged_calls", "unknown_calls", "cold_starts"))
+    times = (show.long_duration(idle[name]) for name in ("idle_us", "reserved_us"))
+    return [row["amount"], *counts, *times, idle["worth"], idle["not_billed"]]
+
+
+def _show_models(document: Document) -> None:
+    _say_head(document)
     show.table(
-        ["MODEL", "ITEM", "QUANTITY#", "PRICE", f"AMOUNT {currency}#"],
-        ((line["model"], line["sku"], _quantity(line), _price(line), line["amount"]) for line in document["lines"]),
-        footer=["total", "", f"{document['charged_calls']:,} charged calls", "", document["total"]],
+        ["MODEL", "TENANT", f"AMOUNT {document['currency']}#"],
+        ((each["model"] or "-", each["tenant"], each["amount"]) for each in document["models"]),
     )
-    for note in document["notes"]:
-        show.say(note)
+    if document["more_models"]:
+        show.say(f"And {document['more_models']:,} more models.")
 
 
-def _show_prices(document: Document) -> None:
-    since = show.time(document["effective_from"])
-    show.say(f"Price book {document['version']}, {document['currency']}, in force since {since}")
-    show.table(["ITEM", "PRICE"], ((price["sku"], _price(price)) for price in document["prices"]))
+def _say_head(document: Document) -> None:
+    total = document["total"]
+    tenants = "1 tenant" if total["tenants"] == 1 else f"{total['tenants']:,} tenants"
+    show.say(f"{document['month']}: {tenants}, {document['currency']} {total['amount']}")
 
 
-def _price(item: Document) -> str:
-    """A line of a statement or of a price book: both say `unit_price` per so many `unit`s."""
-    if item["sku"] == "not_charged":
-        return "not charged"
-    named = {(1_000_000, "microseconds"): "second", (2**30, "bytes"): "GiB"}
-    per = named.get((item["per"], item["unit"]), f"{item['per']:,} {item['unit']}")
-    return f"{item['unit_price']} per {per}"
+def _tenants_csv(document: Document) -> None:
+    rows = (document | each | each["idle"] for each in document["tenants"])
+    print_csv((*_TENANT, *_IDLE), rows)
 
 
-def _quantity(line: Document) -> str:
-    seconds, microseconds = divmod(line["quantity"], 1_000_000)
-    if line["unit"] == "microseconds":
-        return f"{seconds:,}.{microseconds:06d} seconds"
-    return f"{line['quantity']:,} {line['unit']}"
+def _models_csv(document: Document) -> None:
+    print_csv(_MODEL, (document | each for each in document["models"]))

@@ -30,6 +30,13 @@ _SHARED: dict[str, tuple[Any, Any]] = {
 _NEXT_BY_CODE = {
     "tenant_exists": "Choose another name, or see it with: roost tenant show NAME",
     "model_error": "See a request that fits the model's signature with: roost predict MODEL --sample",
+    "credit_exceeds": "See the statement and its notes with: roost bill --tenant NAME",
+    "line_not_found": "See the lines of the statement with: roost bill YYYY-MM",
+    "month_not_over": "It becomes final after its end; see it so far with: roost bill YYYY-MM",
+    "not_a_statement": "See which statement it belongs to with: roost bill --tenant NAME --json",
+    "statement_marked": "A mark is for good; see the marks with: roost bill --tenant NAME",
+    "statement_not_found": "Only final statements can be noted or marked; see them with: roost bill --tenant NAME",
+    "statement_void": "Nothing of it is owed, so there is nothing to credit or to add.",
 }
 _NEXT_BY_STATUS = {
     400: "Correct it and try again; the command's --help has an example.",

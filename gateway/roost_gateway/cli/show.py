@@ -79,6 +79,26 @@ def duration(microseconds: int) -> str:
     return f"{microseconds / 1_000_000:.1f} s"
 
 
+def long_duration(microseconds: int) -> str:
+    """As `duration`, but what lasts longer than a minute in two units: `12 min 04 s`, `31 h 05 min`."""
+    seconds = microseconds // 1_000_000
+    if seconds < 60:
+        return duration(microseconds) if microseconds else "0 s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600:,} h {seconds % 3600 // 60:02d} min"
+
+
+def byte_hours(byte_seconds: int) -> str:
+    """Byte-seconds for people: `1.5 GiB h` (binary, as storage is priced)."""
+    value = byte_seconds / 3600
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit} h" if unit == "B" else f"{value:.1f} {unit} h"
+        value /= 1024
+    return f"{value:,.1f} TiB h"
+
+
 def time(text: str | None) -> str:
     """An ISO time as `2026-11-22 15:04:05Z`; anything else as it is."""
     try:

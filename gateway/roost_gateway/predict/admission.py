@@ -1,7 +1,13 @@
-"""How much of a tenant is let in: a rate (GCRA) and a number in flight. Pure functions of time."""
+"""How much of a tenant is let in: what its budget leaves, a rate (GCRA) and a number in flight. Pure functions of time."""
 
+from datetime import datetime
+
+from roost_platform.billing.budgets import Cap
 from roost_platform.domain.errors import Throttled
 from roost_platform.domain.tenants import Quota
+
+_ASK_AGAIN_S = 3600.0
+"""A client need not wait for the month's end: the budget may be raised."""
 
 
 class Gate:
@@ -48,3 +54,20 @@ class Gate:
                 reset_s=early,
             )
         self._next = arrival + period
+
+
+def require_budget(cap: Cap, now: datetime) -> None:
+    """Raises Throttled while a used-up budget is in force. Its `limit` and `used` are in the currency's units, and for
+    comparing only: the sentence has them exactly, as `GET /api/v1/budget` does.
+    """
+    left = (cap.until - now).total_seconds()
+    if left > 0:
+        raise Throttled(
+            f"this month's budget of {cap.limit} {cap.currency} is used up ({cap.used} spent): predictions are refused until "
+            f"{cap.until:%Y-%m-%d} (UTC), or until the budget is raised",
+            code="budget_exhausted",
+            limit=float(cap.limit),
+            used=float(cap.used),
+            reset_s=left,
+            retry_after_s=min(left, _ASK_AGAIN_S),
+        )

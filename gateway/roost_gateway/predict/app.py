@@ -116,7 +116,7 @@ class PredictApp:
         principal.require(Scope.PREDICT)
         route = self._steps.route(target)
         self._steps.require_room()
-        measured = Measured(target.tenant, target.model, request_id, perf_counter())
+        measured = self._steps.begin(target, 0, request_id, perf_counter())
         self._figures.inflight += 1
         try:
             if self._engine.streams:
@@ -128,7 +128,8 @@ class PredictApp:
                 status, headers, body = await self._answer(target, route, incoming, measured, asgi.receive)
         except (ClientGone, asyncio.CancelledError):
             # In the second case the watch saw the client leave, and the slot is on its way back.
-            await self._finish(route, measured, CLIENT_GONE, measured.bytes_out)
+            if not measured.journalled:
+                await self._finish(route, measured, CLIENT_GONE, measured.bytes_out)
             return None
         except RoostError as error:
             status, headers, body = answer_of(error, request_id)
@@ -137,6 +138,8 @@ class PredictApp:
             status, headers, body = answer_of(INTERNAL, request_id)
         finally:
             self._figures.inflight -= 1
+        if measured.journalled:  # what failed came after the end of an answer that was streamed
+            return None
         await self._finish(route, measured, status, len(body))
         return status, headers, body
 
@@ -161,7 +164,7 @@ class PredictApp:
         self, target: Target, route: Route, incoming: Incoming, measured: Measured, receive: Receive
     ) -> Answer:
         revision = route.choose() if target.version is None else route.for_version(target.version)
-        measured.version = revision.version
+        measured.chose(revision.version)
         gate = self._steps.enter(target.tenant)
         try:
             pieces, measured.bytes_in = await read_body(

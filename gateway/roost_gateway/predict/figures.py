@@ -46,6 +46,7 @@ class PredictFigures(Collector):
         self.inflight = 0
         self._known = known
         self._requests: dict[tuple[str, str, Outcome], int] = {}
+        self._forgotten: dict[str, int] = {}  # by tenant, of models that are gone
         self._latency: dict[tuple[str, str], Histogram] = {}
         self._queue = Histogram()
         self._cold_start = Histogram()
@@ -62,12 +63,19 @@ class PredictFigures(Collector):
         if cold_start_us:
             self._cold_start.observe(cold_start_us / 1e6)
 
+    def answered_by_tenant(self) -> dict[str, int]:
+        """All calls since the gateway began, of models that were deleted too."""
+        counted = dict(self._forgotten)
+        for (tenant, _, _), count in self._requests.items():
+            counted[tenant] = counted.get(tenant, 0) + count
+        return counted
+
     def _forget_deleted(self) -> None:
         gone = {key for key in self._latency if not self._known(*key)}
         for key in gone:
             del self._latency[key]
         for label in [label for label in self._requests if label[:2] in gone]:
-            del self._requests[label]
+            self._forgotten[label[0]] = self._forgotten.get(label[0], 0) + self._requests.pop(label)
 
     def collect(self) -> Iterator[Metric]:
         self._forget_deleted()

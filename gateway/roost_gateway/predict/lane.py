@@ -48,16 +48,12 @@ class LaneCall:
 
     def answered(self, outcome: UpstreamResponse | RoostError) -> None:
         """The engine says what came of it."""
-        measured = self.measured
+        # The engine's link calls this: an error here must not become one of the replica.
         try:
-            if isinstance(outcome, RoostError):
-                self._finish(answer_of(outcome, measured.request_id))
-            else:
-                self._finish(answer_from(outcome, measured))
+            self._finish(self._answer_of(outcome))
         except Exception:
-            # The engine's link calls this: an error here must not become one of the replica.
-            logger.exception("prediction_failed", extra={"request_id": measured.request_id})
-            self._say(answer_of(INTERNAL, measured.request_id))
+            logger.exception("prediction_failed", extra={"request_id": self.measured.request_id})
+            self._say(answer_of(INTERNAL, self.measured.request_id))
 
     def leave(self) -> None:
         """The client has gone. Too late is fine."""
@@ -65,6 +61,16 @@ class LaneCall:
         if self._slot is not None:
             self._slot.abandon()
             self._finish((CLIENT_GONE, [], b""))
+
+    def _answer_of(self, outcome: UpstreamResponse | RoostError) -> Answer:
+        request_id = self.measured.request_id
+        if isinstance(outcome, RoostError):
+            return answer_of(outcome, request_id)
+        try:
+            return answer_from(outcome, self.measured)
+        except Exception:
+            logger.exception("prediction_failed", extra={"request_id": request_id})
+            return answer_of(INTERNAL, request_id)
 
     def _finish(self, answer: Answer) -> None:
         steps = self._steps
@@ -127,8 +133,13 @@ class Lane:
         except RoostError:
             slot.release()
             raise
-        measured = Measured(target.tenant, target.model, steps.request_id(incoming), started)
-        measured.version, measured.bytes_in = revision.version, len(body)
+        try:
+            measured = steps.begin(target, revision.version, steps.request_id(incoming), started)
+        except RoostError:
+            gate.leave()
+            slot.release()
+            raise
+        measured.bytes_in = len(body)
         steps.figures.inflight += 1
         call = LaneCall(steps, route=route, gate=gate, slot=slot, measured=measured, on_answer=on_answer)
         pieces = (body,) if body else ()

@@ -1,6 +1,8 @@
 """From an answer to its usage event: outcomes by status, one event per answered call."""
 
+from roost_gateway.predict.paths import Target
 from roost_platform.domain.usage import Outcome
+from roost_platform.metering.intents import Intent
 
 CLIENT_GONE = 499
 """Recorded, never sent: the client left before its answer."""
@@ -20,19 +22,29 @@ def outcome_of(status: int) -> Outcome:
 
 
 class Measured:
-    """What is known of one call so far; filled as it goes."""
+    """What is known of one call so far; filled as it goes.
+
+    `intent` says on disk that the call is under way, until it is journalled.
+    """
 
     __slots__ = (
-        "bytes_in", "bytes_out", "cold_start_us", "compute_us", "model", "queue_us", "request_id", "rows", "started",
-        "status", "tenant", "version",
+        "bytes_in", "bytes_out", "cold_start_us", "compute_us", "intent", "journalled", "model", "queue_us",
+        "request_id", "rows", "started", "status", "tenant", "version",
     )  # fmt: skip
 
-    def __init__(self, tenant: str, model: str, request_id: str, started: float) -> None:
-        self.tenant = tenant
-        self.model = model
+    def __init__(self, target: Target, request_id: str, started: float, intent: Intent) -> None:
+        self.tenant = target.tenant
+        self.model = target.model
         self.request_id = request_id
         self.started = started
+        self.intent: Intent | None = intent
+        self.journalled = False
         self.version = 0
         self.status = 500
         self.bytes_in = self.bytes_out = self.rows = 0
         self.compute_us = self.queue_us = self.cold_start_us = 0
+
+    def chose(self, version: int) -> None:
+        self.version = version
+        if self.intent is not None:
+            self.intent.chose(version)

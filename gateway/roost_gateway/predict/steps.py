@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from datetime import UTC, datetime
 from itertools import count
 from time import perf_counter
 from typing import cast
@@ -11,7 +12,7 @@ import orjson
 
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.routes import Route
-from roost_gateway.predict.admission import Gate
+from roost_gateway.predict.admission import Gate, require_budget
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.headers import Incoming, Pair
 from roost_gateway.predict.meter import Measured, outcome_of
@@ -39,6 +40,7 @@ class Steps:
         self.figures = figures
         self._directory = directory
         self._journal = journal
+        self._open = journal.intents.open
         self._backlog = journal.backlog
         self._gates: dict[str, Gate] = {}
         self._id_prefix = secrets.token_hex(6)
@@ -75,12 +77,26 @@ class Steps:
         share = self._directory.share(tenant)
         if share is None:
             raise NO_MODEL
+        cap = self._directory.caps.get(tenant)
+        if cap is not None:
+            require_budget(cap, datetime.now(UTC))
         gate.enter(share, asyncio.get_running_loop().time())
         return gate
 
+    def begin(self, target: Target, version: int, request_id: str, started: float) -> Measured:
+        """Take the call on: from here it is metered, whatever becomes of it, and `journal` must follow.
+
+        Before anything is done for it. `version` is 0 while none is chosen. Raises StorageFull.
+        """
+        intent = self._open(target.tenant, target.model, version, request_id)
+        measured = Measured(target, request_id, started, intent)
+        measured.version = version
+        return measured
+
     def journal(self, measured: Measured, status: int, bytes_out: int) -> Turn:
-        """Write the call down. Nothing may be answered before the turn is settled, and nothing if that fails."""
-        measured.status, measured.bytes_out = status, bytes_out
+        """Write the call down, once. Nothing may be answered before the turn is settled, and nothing if that fails."""
+        measured.status, measured.bytes_out, measured.journalled = status, bytes_out, True
+        intent, measured.intent = measured.intent, None
         self._journal.append(
             time_us=time.time_ns() // 1000,
             tenant=measured.tenant,
@@ -95,6 +111,7 @@ class Steps:
             bytes_out=bytes_out,
             rows=measured.rows,
             request_id=measured.request_id,
+            intent=intent,
         )
         return self._journal.written()
 

@@ -67,7 +67,7 @@ class StreamedCall:
         """`headers` go on to the replica. Raises RoostError or ClientGone when nothing was answered yet."""
         measured = self._measured
         revision = route.choose() if target.version is None else route.for_version(target.version)
-        measured.version = revision.version
+        measured.chose(revision.version)
         gate = self._steps.enter(target.tenant)
         try:
             check_length(incoming.content_length, self._limit)

@@ -1,47 +1,23 @@
-"""Price books: what a unit of usage costs, from when on. Dated, exact, and never changed once in force."""
+"""Price books: what a unit of usage costs, from when on. Dated, exact, and never changed once in force.
 
-import re
-import tomllib
-from bisect import bisect_right
-from collections.abc import Mapping
+`PriceBooks` is a whole price list: the books, and the terms of tenants. Reading one from a file is `price_file`.
+"""
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
-from enum import StrEnum
-from importlib import resources
+from datetime import datetime
+from hashlib import sha256
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 from roost_platform.billing.currencies import MINOR_UNITS
-from roost_platform.domain.errors import InvalidRequest, NotFound
-
-_PRICE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
-
-
-class Sku(StrEnum):
-    """What can be charged, in the order of a statement's lines."""
-
-    REQUESTS = "requests"
-    COMPUTE_SECONDS = "compute_seconds"
-    ROWS = "rows"
-    BYTES_OUT = "bytes_out"
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """How a sku is counted: in whole `unit`s; the price is for `per` of them."""
-
-    unit: str
-    per: int
-    text: str
-
-
-MEASURES: Mapping[Sku, Measure] = {
-    Sku.REQUESTS: Measure("requests", 1_000_000, "per million requests"),
-    Sku.COMPUTE_SECONDS: Measure("microseconds", 1_000_000, "per compute second"),
-    Sku.ROWS: Measure("rows", 1_000, "per thousand rows"),
-    Sku.BYTES_OUT: Measure("bytes", 2**30, "per GiB out"),
-}
+from roost_platform.billing.skus import MEASURES, ColdStart, Sku
+from roost_platform.billing.terms import Terms, prices_to_json
+from roost_platform.billing.tiers import Price, find
+from roost_platform.domain.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,117 +28,132 @@ class PriceBook:
     currency: str
     """ISO 4217 code."""
     effective_from: datetime
-    prices: Mapping[Sku, Decimal]
-    """A sku that is not in here is not charged."""
+    prices: Mapping[Sku, Mapping[str, Price]]
+    """By resource class, `*` for any other one. A sku or class that is not in here is not charged."""
+    free: Mapping[Sku, int]
+    """How many of a month's first units cost nothing, in `Measure.count`s."""
+    cold_start: ColdStart = ColdStart.LOAD
 
     @property
     def minor_units(self) -> int:
         """Digits after the point of an amount."""
         return MINOR_UNITS[self.currency]
 
+    @property
+    def name(self) -> str:
+        return f"book/{self.version}"
+
+    def price(self, sku: Sku, variant: str) -> Price | None:
+        return find(self.prices.get(sku, {}), variant)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "version": self.version,
             "currency": self.currency,
             "effective_from": self.effective_from.isoformat(),
-            "prices": [
-                {"sku": str(sku), "unit_price": f"{price:f}", "per": MEASURES[sku].per, "unit": MEASURES[sku].unit}
-                for sku, price in self.prices.items()
-            ],
+            "cold_start": str(self.cold_start),
+            "prices": prices_to_json(self.prices),
+            "free": {str(sku): count for sku, count in sorted(self.free.items())},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A half-open stretch of time in which one book is in force, or none yet."""
+    """A half-open stretch of time in which a tenant's prices stay the same; without a book, nothing is charged."""
 
     start: datetime
     end: datetime
     book: PriceBook | None
+    terms: Terms | None = None
+
+    def price(self, sku: Sku, variant: str) -> tuple[Price, Price] | None:
+        """What the book asks and what the tenant pays; None = nothing is charged.
+
+        What only the tenant's terms have a price for has that as its list price.
+        """
+        if self.book is None:
+            return None
+        terms, listed = self.terms, self.book.price(sku, variant)
+        own = None if terms is None else terms.own(sku, variant)
+        if own is not None:
+            return listed or own, own
+        if listed is None:
+            return None
+        return listed, listed if terms is None or not terms.discount else listed.discounted(terms.discount)
+
+    def classes(self, sku: Sku) -> tuple[str, ...]:
+        """The resource classes that have a price of their own, and `*` where any other has one."""
+        own = self.terms.prices.get(sku, {}) if self.terms is not None else {}
+        return tuple(sorted({*(self.book.prices.get(sku, {}) if self.book is not None else {}), *own}))
+
+    def free(self, sku: Sku) -> int:
+        """The month's allowance, in base units."""
+        if self.book is None:
+            return 0
+        own = self.terms.free.get(sku) if self.terms else None
+        return (self.book.free.get(sku, 0) if own is None else own) * MEASURES[sku].count_units
 
 
 @dataclass(frozen=True, slots=True)
 class PriceBooks:
-    """All books, oldest first, in one currency."""
+    """A price list: all books, oldest first, in one currency; and terms of tenants, by tenant, oldest first."""
 
     books: tuple[PriceBook, ...]
+    terms: tuple[Terms, ...] = ()
 
     def in_force(self, at: datetime) -> PriceBook:
         """The book in force at this moment. Raises NotFound before the first one."""
-        book = self._find(at)
+        book = self._book_at(at)
         if book is None:
             raise NotFound(f"no price book is in force at {at.isoformat()}", code="no_price_book")
         return book
 
-    def periods(self, start: datetime, end: datetime) -> tuple[Period, ...]:
-        """[start, end) cut where prices change; usage is to be summed for each part on its own."""
-        cuts = [book.effective_from for book in self.books if start < book.effective_from < end]
-        edges = [start, *cuts, end]
-        return tuple(Period(a, b, self._find(a)) for a, b in pairwise(edges))
+    def terms_in_force(self, tenant: str, at: datetime) -> Terms | None:
+        """What this tenant has agreed for this moment."""
+        return _terms_at(self._terms_of(tenant), at)
+
+    def periods(self, start: datetime, end: datetime, *, tenant: str) -> tuple[Period, ...]:
+        """[start, end) cut where the tenant's prices change; usage is to be summed for each part on its own."""
+        terms = self._terms_of(tenant)
+        cuts = {book.effective_from for book in self.books}
+        cuts |= {each.effective_from for each in terms} | {each.until for each in terms if each.until is not None}
+        edges = [start, *sorted(cut for cut in cuts if start < cut < end), end]
+        return tuple(Period(a, b, self._book_at(a), _terms_at(terms, a)) for a, b in pairwise(edges))
 
     @property
     def currency(self) -> str:
         return self.books[0].currency
 
-    def _find(self, at: datetime) -> PriceBook | None:
-        index = bisect_right([book.effective_from for book in self.books], at)
+    def entries(self) -> Iterator[PriceBook | Terms]:
+        """Everything that comes into force at some moment."""
+        yield from self.books
+        yield from self.terms
+
+    def _book_at(self, at: datetime) -> PriceBook | None:
+        index = bisect_right(self.books, at, key=lambda book: book.effective_from)
         return self.books[index - 1] if index else None
 
-
-def default_price_books() -> PriceBooks:
-    """The books that Roost comes with."""
-    return load_price_books(resources.files("roost_platform.billing").joinpath("prices.toml").read_text("utf-8"))
-
-
-def load_price_books(text: str) -> PriceBooks:
-    """Read TOML as described in `prices.toml`. Raises InvalidRequest that names the key and the value at fault."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidRequest(f"the price book is not TOML: {error}", code="invalid_price_book") from error
-    _no_others(content, {"currency", "book"}, where="")
-    currency = content.get("currency")
-    if not isinstance(currency, str) or currency not in MINOR_UNITS:
-        raise _invalid("currency", currency, "an ISO 4217 code in use, such as USD")
-    tables = content.get("book")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        raise _invalid("book", tables, "at least one [[book]]")
-    books = tuple(_read_book(table, currency, f"book[{i}]") for i, table in enumerate(tables))
-    for i, (before, book) in enumerate(pairwise(books), start=1):
-        if book.effective_from <= before.effective_from:
-            raise _invalid(f"book[{i}].effective_from", book.effective_from.isoformat(), "later than the book before")
-        if book.version in {other.version for other in books[:i]}:
-            raise _invalid(f"book[{i}].version", book.version, "different for each book")
-    return PriceBooks(books)
+    def _terms_of(self, tenant: str) -> tuple[Terms, ...]:
+        first, last = (look(self.terms, tenant, key=attrgetter("tenant")) for look in (bisect_left, bisect_right))
+        return self.terms[first:last]
 
 
-def _read_book(table: dict[str, Any], currency: str, where: str) -> PriceBook:
-    _no_others(table, {"version", "effective_from", "prices"}, where=f"{where}.")
-    version, start, prices = table.get("version"), table.get("effective_from"), table.get("prices")
-    if not isinstance(version, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", version):
-        raise _invalid(
-            f"{where}.version", version, "1 to 32 letters, digits, dots, _ or -, the first a letter or digit"
-        )
-    if not isinstance(start, datetime) or start.tzinfo is None:
-        raise _invalid(f"{where}.effective_from", start, "a time with an offset, such as 2026-01-01T00:00:00Z")
-    if not isinstance(prices, dict):
-        raise _invalid(f"{where}.prices", prices, "a table of prices")
-    _no_others(prices, set(Sku), where=f"{where}.prices.")
-    if Sku.REQUESTS not in prices:
-        raise _invalid(f"{where}.prices.requests", None, "there (it may be the string 0)")
-    for sku, price in prices.items():
-        if not isinstance(price, str) or not _PRICE.fullmatch(price):
-            raise _invalid(f"{where}.prices.{sku}", price, 'a decimal string with up to 12 places, such as "0.20"')
-    known = {sku: Decimal(prices[sku]) for sku in Sku if sku in prices}
-    return PriceBook(version, currency, start.astimezone(UTC), known)
+def hashes(periods: tuple[Period, ...]) -> dict[str, str]:
+    """The name and hash of each book and each tenant's terms that these periods were rated with."""
+    entries = [entry for period in periods for entry in (period.book, period.terms) if entry is not None]
+    return {entry.name: content_hash(entry) for entry in entries}
 
 
-def _no_others(table: dict[str, Any], known: set[Any], *, where: str) -> None:
-    for key, value in table.items():
-        if key not in known:
-            raise _invalid(f"{where}{key}", value, f"one of {', '.join(sorted(known))}")
+def content(entry: PriceBook | Terms) -> str:
+    """All that it says, the same text for the same meaning."""
+    return json.dumps(entry.to_json(), sort_keys=True, separators=(",", ":"))
 
 
-def _invalid(key: str, value: object, wanted: str) -> InvalidRequest:
-    shown = "missing" if value is None else repr(value)
-    return InvalidRequest(f"price book: {key} must be {wanted}, but is {shown}", code="invalid_price_book", field=key)
+def content_hash(entry: PriceBook | Terms) -> str:
+    return sha256(content(entry).encode()).hexdigest()
+
+
+def _terms_at(terms: tuple[Terms, ...], at: datetime) -> Terms | None:
+    # Those of one tenant do not overlap, but for an open end, which the next ones' beginning closes.
+    found = next((each for each in reversed(terms) if each.effective_from <= at), None)
+    return found if found is not None and found.holds_at(at) else None

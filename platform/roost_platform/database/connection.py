@@ -63,7 +63,9 @@ class Database:
     async def _run(self, engine: Engine, pool: ThreadPoolExecutor, work: Callable[[Connection], T]) -> T:
         running = asyncio.get_running_loop().run_in_executor(pool, self._backend.run, engine, work)
         try:
-            return await asyncio.wait_for(running, self._backend.answer_s)
+            # Not `wait_for`: before Python 3.12 it forgets that its task was cancelled when the answer comes just then.
+            async with asyncio.timeout(self._backend.answer_s):
+                return await running
         except TimeoutError as error:
             raise no_answer() from error
 

@@ -3,7 +3,7 @@
 Amounts are integers in base units, money is a decimal string. What is final is protected by triggers (migration 0004).
 """
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKeyConstraint, Index, Integer, String, Table, Text
 
 from roost_platform.database.tables import UtcTime, metadata
 
@@ -19,6 +19,7 @@ sources = Table(
     Column("completed", BigInteger, nullable=False),
     Column("unstored", BigInteger, nullable=False),
     Column("unknown", BigInteger, nullable=False),
+    Column("shipped_until", UtcTime),  # usage of before this moment is in the ledger; empty until it was first said
 )
 
 # Calls that were under way when their gateway died: never charged.
@@ -191,18 +192,27 @@ budgets = Table(
     metadata,
     Column("tenant", String(63), primary_key=True),
     Column("amount", String(40), nullable=False),
+    Column("currency", String(3), nullable=False),
     Column("thresholds", JSON, nullable=False),  # percents, ascending
     Column("hard_cap", Boolean, nullable=False),
     Column("changed_at", UtcTime, nullable=False),
+    Column("capped_month", String(7), nullable=False),  # the month in which it was found used up; else empty
+    Column("capped_spent", String(40), nullable=False),  # how much was spent when that was found
+    ForeignKeyConstraint(["tenant"], ["tenants.name"], ondelete="CASCADE"),
 )
 
+# Each threshold of a budget of so much is told of once a month. `next_try_at` is empty once nobody has to be told any more.
 budget_alerts = Table(
     "budget_alerts",
     metadata,
     Column("tenant", String(63), primary_key=True),
     Column("month", String(7), primary_key=True),
     Column("threshold", Integer, primary_key=True),
-    Column("amount", String(40), nullable=False),
+    Column("amount", String(40), primary_key=True),
+    Column("currency", String(3), nullable=False),
     Column("spent", String(40), nullable=False),
     Column("at", UtcTime, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_try_at", UtcTime, index=True),
+    Column("delivered_at", UtcTime),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from roost_platform.domain.errors import InvalidRequest, RoostError
+from roost_platform.domain.resources import ResourceUsage
 from roost_platform.domain.scaling import Autoscaler, ScalingPolicy
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 
@@ -86,6 +87,22 @@ class Slot(ABC):
     @abstractmethod
     def abandon(self) -> None:
         """Nobody waits any more: cancel the work. `done` will not be called."""
+
+
+OnUsage = Callable[[ResourceUsage], None]
+"""Where an engine tells what its replicas held: a keyword argument `on_usage` of its constructor. Called on the event
+loop. It returns at once, raises nothing, and is safe to be told the same stretch again: what has the same source and id
+counts once.
+
+The engine tells a stretch of every living replica (kind REPLICA) at least each REPORT_HELD_S seconds and at full hours
+of UTC, and a last one, `final`, when the replica has ended. When `stop` returns, it has told of all that ended with it. A
+gateway that is killed has told all but the last seconds: those are nobody's.
+"""
+REPORT_HELD_S = 10.0
+
+
+def tell_nobody(usage: ResourceUsage) -> None:
+    """Where nothing is metered."""
 
 
 @dataclass(frozen=True, slots=True)

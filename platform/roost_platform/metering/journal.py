@@ -12,9 +12,11 @@ from pathlib import Path
 from roost_platform.domain.errors import StorageFull
 from roost_platform.domain.usage import Outcome
 from roost_platform.metering.backlog import Backlog
+from roost_platform.metering.files import REAL_FILES, Files, remove_leftovers
+from roost_platform.metering.intents import Intent, Intents
 from roost_platform.metering.lines import encode, encode_batch
 from roost_platform.metering.refusals import Refusals, is_summed
-from roost_platform.metering.segments import Segment, find_segments, remove_leftovers
+from roost_platform.metering.segments import Segment, find_segments
 from roost_platform.metering.syncer import Syncer, Turn
 
 _SOURCE = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -42,6 +44,7 @@ class Journal:
         limit_bytes: int = 4 * 1024**3,
         sync_interval_s: float = 0.05,
         backlog: Backlog | None = None,
+        files: Files = REAL_FILES,
     ) -> None:
         """`source` names this run and is never used again; up to 32 letters, digits, `_` and `-`.
 
@@ -67,6 +70,7 @@ class Journal:
         self._written_sequence = 0
         self._refusals = Refusals()
         self._lines: list[bytes] = []
+        self._intents: list[Intent] = []
         self._turn: Turn | None = None
         self._last: Turn | None = None
         self._segment: Segment | None = None
@@ -75,7 +79,10 @@ class Journal:
         self._closed = False
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        self._syncer = Syncer(interval_s=max(0.0, sync_interval_s))
+        self._files = files
+        self.intents = Intents(folder, source=source, files=files)
+        """Calls under way: what is to be appended is opened there before anything is done for it."""
+        self._syncer = Syncer(interval_s=max(0.0, sync_interval_s), intents=self.intents, files=files)
 
     @property
     def source(self) -> str:
@@ -102,15 +109,24 @@ class Journal:
         bytes_out: int,
         rows: int,
         request_id: str,
+        intent: Intent | None = None,
     ) -> None:
         """Add one call to this turn's batch; the fields are those of UsageEvent, `time_us` since 1970 UTC.
+
+        `intent` is what `intents.open` gave for it and is the journal's from here on; a call without one is opened now.
 
         Mere refusals are summed per minute (`refusals.py`). Then await `written()`, asked for in the same turn, before the
         last byte of the answer is sent.
         """
+        if self._closed:
+            raise RuntimeError("the journal is closed")
+        if intent is None:
+            intent = self.intents.open(tenant, model, version, request_id)
         sequence = self._sequence
         requests: tuple[int, ...] = ()
-        if is_summed(outcome, compute_us=compute_us, cold_start_us=cold_start_us, rows=rows):
+        if outcome is not Outcome.OK and is_summed(  # nearly all are: they are not even asked
+            outcome, compute_us=compute_us, cold_start_us=cold_start_us, rows=rows
+        ):
             kind = (tenant, model, version, outcome, status)
             total = self._refusals.of(kind, sequence=sequence, time_us=time_us, request_id=request_id)
             total.requests += 1
@@ -128,9 +144,12 @@ class Journal:
             line = encode(values)
         except TypeError:
             self._refusals.forget()  # a sum may hold this call already
+            self.intents.withdraw([intent])
             raise
         if not self._lines:
             self._begin_turn()
+        intent.remember(sequence, requests[0] if requests else 1)
+        self._intents.append(intent)
         self._lines.append(line)
         self._sequence = max(self._sequence, sequence + 1)
 
@@ -152,10 +171,9 @@ class Journal:
             self._syncer.retire(self._segment)
             self._segment = None
         self._syncer.stop()
+        self.intents.close()
 
     def _begin_turn(self) -> None:
-        if self._closed:
-            raise RuntimeError("the journal is closed")
         loop = asyncio.get_running_loop()
         self._turn = Turn(loop=loop)
         loop.call_soon(self._flush)
@@ -165,12 +183,14 @@ class Journal:
         if turn is None:  # `close` came first
             return
         lines, self._lines = self._lines, []
+        intents, self._intents = self._intents, []
         self._turn, self._last = None, turn
         try:
             segment = self._write(encode_batch(lines))
         except OSError as error:
             self._sequence = self._written_sequence
             self._refusals.forget()
+            self.intents.withdraw(intents)
             self.failures += 1
             if not self._failing:  # once per outage: a full disk fails thousands of batches a second
                 _log.exception("journal_write_failed", extra={"events": len(lines)})
@@ -182,6 +202,7 @@ class Journal:
         self._failing = False
         self._written_sequence = self._sequence
         self.events += len(lines)
+        self.intents.complete(intents)
         self._syncer.wrote(segment)
         if self._each_turn_synced:
             self._syncer.settle(turn)
@@ -209,4 +230,4 @@ class Journal:
         if waiting >= self._limit_bytes:
             raise OSError(f"{waiting} bytes of usage wait to be shipped to the ledger")
         self._segments += 1
-        return Segment.create(self._folder, f"{self._source}-{self._segments}")
+        return Segment.create(self._folder, f"{self._source}-{self._segments}", self._files)

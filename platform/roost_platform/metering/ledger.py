@@ -72,9 +72,9 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What a tenant used in [start, end)."""
+    """What a tenant used in [start, end); all of them where `tenant` is None."""
 
-    tenant: str
+    tenant: str | None
     start: datetime
     end: datetime
     group_by: tuple[str, ...]
@@ -97,16 +97,16 @@ class UsageReport:
 def usage_report(
     connection: Connection,
     *,
-    tenant: str,
+    tenant: str | None,
     start: datetime,
     end: datetime,
     group_by: Collection[str] = ("model",),
     model: str | None = None,
 ) -> UsageReport:
-    """Sum the calls of a tenant (of one model, if given) whose answer was ready in [start, end).
+    """Sum the calls of a tenant (None: of all; of one model, if given) whose answer was ready in [start, end).
 
-    `group_by` is any choice of model, version, outcome, day and hour; the last two are UTC, written `2026-11-01` and
-    `2026-11-01T10:00:00+00:00`. Raises InvalidRequest for another dimension or an interval that is not one.
+    `group_by` is any choice of tenant, model, version, outcome, day and hour; the last two are UTC, written `2026-11-01`
+    and `2026-11-01T10:00:00+00:00`. Raises InvalidRequest for another dimension or an interval that is not one.
     """
     if start.tzinfo is None or end.tzinfo is None:
         raise InvalidRequest("from and to must be times with an offset from UTC", field="from")
@@ -121,10 +121,12 @@ def usage_report(
     event = usage_events.c
     query = (
         select(*keys, *_sums())
-        .where(event.tenant == tenant, event.time >= start, event.time < end)
+        .where(event.time >= start, event.time < end)
         .group_by(*keys)
         .order_by(*keys)
     )
+    if tenant is not None:
+        query = query.where(event.tenant == tenant)
     if model is not None:
         query = query.where(event.model == model)
     rows = []
@@ -145,7 +147,8 @@ def _dimensions(dialect: Dialect) -> dict[str, ColumnElement[Any]]:
     else:  # SQLite keeps UTC as text
         day = func.strftime("%Y-%m-%d", event.time, type_=String)
         hour = func.strftime("%Y-%m-%dT%H:00:00+00:00", event.time, type_=String)
-    return {"model": event.model, "version": event.version, "outcome": event.outcome, "day": day, "hour": hour}
+    columns = {name: event[name] for name in ("tenant", "model", "version", "outcome")}
+    return columns | {"day": day, "hour": hour}
 
 
 def _sums() -> list[ColumnElement[Any]]:

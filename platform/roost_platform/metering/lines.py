@@ -11,6 +11,7 @@ on their strength. JSON escapes line ends, so no value can forge a mark. The che
 whole; those of the lines save the rest of it when one is damaged.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ import orjson
 from roost_platform.domain.usage import Outcome, UsageEvent
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 _MARK_END = b"\n\n"
 _MARK = 8  # hex digits
 _TYPES = (str, int, int, str, str, int, str, int, int, int, int, int, int, int, str)
@@ -31,6 +32,8 @@ _TIME = 2
 _OUTCOMES = frozenset(str(outcome) for outcome in Outcome)
 
 _SUMMED = (*_TYPES, int)
+_HOUR = re.compile(rb'\n\["[^"\\]*",\d+,(\d{8})\d{8},"([^"\\]*)",')
+"""Of a line: its time in units of 100 s, of which an hour has 36, and its tenant."""
 
 assert len(_SUMMED) == len(fields(UsageEvent))
 
@@ -54,7 +57,7 @@ def encode_batch(lines: Sequence[bytes]) -> bytes:
 def event_values(event: UsageEvent) -> tuple[Any, ...]:
     """The fields in order, the time as microseconds since 1970 UTC (what `encode` takes)."""
     values = [getattr(event, field.name) for field in fields(event)]
-    values[_TIME] = (event.time - EPOCH) // _MICROSECOND
+    values[_TIME] = (event.time - EPOCH) // MICROSECOND
     return tuple(values if event.requests != 1 else values[:-1])
 
 
@@ -92,6 +95,15 @@ def scan(text: bytes) -> Stretch:
 def as_json(lines: bytes) -> str:
     """One or more sound lines as one JSON array of arrays, each with the line's checksum at its end."""
     return "[" + lines[:-1].replace(b"\n", b",").decode() + "]"
+
+
+def hours_of(lines: bytes) -> set[tuple[str, datetime]]:
+    """The tenants and hours (UTC) of sound lines."""
+    found = _HOUR.findall(b"\n" + lines)
+    if len(found) == lines.count(b"\n"):
+        return {(tenant.decode(), EPOCH + timedelta(hours=int(time) // 36)) for time, tenant in set(found)}
+    rows, _ = read_lines(lines)  # a tenant or a time such as no gateway writes
+    return {(row[_TIME + 1], row[_TIME].replace(minute=0, second=0, microsecond=0)) for row in rows}
 
 
 def read_lines(text: bytes) -> tuple[list[tuple[Any, ...]], list[bytes]]:

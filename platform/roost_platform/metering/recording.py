@@ -1,104 +1,123 @@
 """Adding to the ledger, which takes each (source, sequence) once, for ever. Functions of a connection.
 
-The sums of a minute's refusals come several times, each time with more calls; the one with the most stays.
+The sums of a minute's refusals come several times, each time with more calls; the one with the most stays. Anything else that
+comes again must be what is there, or it is put aside (`conflicts.py`). The hours that are added to are marked in the same
+transaction: their roll-ups are behind.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Connection, Dialect, Integer
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Dialect
 
+from roost_platform.database.money_tables import dirty_hours
 from roost_platform.database.tables import usage_events
 from roost_platform.domain.usage import UsageEvent
+from roost_platform.metering.conflicts import AMOUNTS, SAME, find_in_lines, find_in_rows, put_aside
+from roost_platform.metering.line_sql import COLUMNS, insert_for, is_postgresql, line_values, lines_table
+from roost_platform.metering.lines import as_json, hours_of
 
-_COLUMNS = tuple(field.name for field in fields(UsageEvent))
-_TIME = _COLUMNS.index("time")
-_REQUESTS = _COLUMNS.index("requests")
-_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""The years 1 to 9999, in microseconds since 1970 UTC."""
-_GROWS = ("queue_us", "bytes_in", "bytes_out", "requests")
+__all__ = ["CALLS", "Recorded", "insert_for", "mark_dirty", "record", "record_lines", "record_rows"]
+
+CALLS = "calls"
+"""The kind of dirty hours whose events these are."""
+_TIME = COLUMNS.index("time")
+_REQUESTS = COLUMNS.index("requests")
+_GROWS = (*AMOUNTS, "requests")
 """What a later sum of the same refusals replaces."""
+
+
+class Recorded(NamedTuple):
+    """What became of events."""
+
+    new: int
+    """The ledger did not hold them, or not with as many calls."""
+    conflicts: int
+    """They were kept beside it: it holds others under their keys. Those that came before as well are not counted."""
 
 
 def record(connection: Connection, events: Iterable[UsageEvent]) -> int:
     """Add the events that the ledger does not hold yet, or not with as many calls; returns how many those were."""
-    return record_rows(connection, [tuple(getattr(event, name) for name in _COLUMNS) for event in events])
+    return record_rows(connection, [tuple(getattr(event, name) for name in COLUMNS) for event in events]).new
 
 
-def record_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+def record_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Recorded:
     """`record` for plain values in the order of UsageEvent's fields."""
     if not rows:
-        return 0
+        return Recorded(0, 0)
     dialect = connection.dialect
     stored_time = usage_events.c.time.type.dialect_impl(dialect).bind_processor(dialect) or _as_it_is
     # Straight to the driver: SQLAlchemy's way through each parameter of each row would cost as much as the insert.
     # In the order of their keys: of two that add the same events in two orders, each would wait for the other.
     values = [(*row[:_TIME], stored_time(row[_TIME]), *row[_TIME + 1 :]) for row in sorted(rows, key=_key)]
     kind: Any = type(dialect)
-    positional = kind(paramstyle="format" if dialect.name == "postgresql" else "qmark")
+    positional = kind(paramstyle="format" if is_postgresql(dialect) else "qmark")
     insert = insert_for(dialect)(usage_events)
+    event, given = usage_events.c, insert.excluded
     more = insert.on_conflict_do_update(
-        index_elements=[usage_events.c.source, usage_events.c.sequence],
-        set_={name: insert.excluded[name] for name in _GROWS},
-        where=usage_events.c.requests < insert.excluded.requests,
+        index_elements=[event.source, event.sequence],
+        set_={name: given[name] for name in _GROWS},
+        where=(event.requests < given.requests) & _all_equal(event, given),
     )
-    return connection.exec_driver_sql(str(more.compile(dialect=positional)), values).rowcount
+    new = connection.exec_driver_sql(str(more.compile(dialect=positional)), values).rowcount
+    hour = {"minute": 0, "second": 0, "microsecond": 0}
+    mark_dirty(connection, CALLS, {(row[_TIME + 1], row[_TIME].replace(**hour)) for row in rows})
+    return Recorded(new, 0 if new == len(rows) else put_aside(connection, find_in_rows(connection, rows)))
 
 
-def record_json(connection: Connection, arrays: str) -> int:
-    """`record` for a JSON array of arrays of those values, the time as microseconds since 1970 UTC.
+def record_lines(connection: Connection, lines: bytes) -> Recorded:
+    """`record` for sound lines of a journal. Raises DBAPIError when one of them does not fit the table.
 
-    The database reads the JSON itself, in one call: Python's lock stays free for the event loop meanwhile, which row by
-    row would wait for it thousands of times. Raises DBAPIError when one of the arrays does not fit the table.
+    The database reads them itself, in one call: Python's lock stays free for the event loop meanwhile, which row by row
+    would wait for it thousands of times.
     """
-    return connection.exec_driver_sql(_json_insert(connection.dialect), (arrays,)).rowcount
+    arrays = as_json(lines)
+    new = connection.exec_driver_sql(_insert_lines(connection.dialect), (arrays,)).rowcount
+    conflicts = 0
+    if new != lines.count(b"\n"):  # some were there: shipped before, sums, or of other content
+        conflicts = put_aside(connection, find_in_lines(connection, arrays))
+    mark_dirty(connection, CALLS, hours_of(lines))
+    return Recorded(new, conflicts)
 
 
-def insert_for(dialect: Dialect) -> Any:
-    """The `insert` that knows ON CONFLICT on this database (both have the same methods)."""
-    return postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+def mark_dirty(connection: Connection, kind: str, hours: Iterable[tuple[str, datetime]]) -> None:
+    """Say that the roll-ups of these tenants and hours (UTC) are behind what this transaction has added.
+
+    It locks their marks until it ends, so whoever rolls them up at the same time waits, or is waited for. Always in the same
+    order: of two in two orders, each would wait for the other.
+    """
+    marks = [{"kind": kind, "tenant": tenant, "hour": hour, "marks": 1} for tenant, hour in sorted(hours)]
+    if marks:
+        more = insert_for(connection.dialect)(dirty_hours).on_conflict_do_update(
+            index_elements=[dirty_hours.c.kind, dirty_hours.c.tenant, dirty_hours.c.hour],
+            set_={"marks": dirty_hours.c.marks + 1},
+        )
+        connection.execute(more, marks)
 
 
-def _json_insert(dialect: Dialect) -> str:
+def _insert_lines(dialect: Dialect) -> str:
+    value = line_values(dialect)
     quote = dialect.identifier_preparer.quote
-    columns = ", ".join(quote(name) for name in _COLUMNS)
-    on_postgresql = dialect.name == "postgresql"
-    value = _postgresql_value if on_postgresql else _sqlite_value
-    values = ", ".join(value(i, usage_events.c[name]) for i, name in enumerate(_COLUMNS))
-    source = "json_array_elements(%s::json) AS each(value)" if on_postgresql else "json_each(?)"
+    columns = ", ".join(quote(name) for name in COLUMNS)
     # `WHERE true` keeps SQLite from reading ON as a part of a join. PostgreSQL takes a key once in a statement.
+    once = "DISTINCT ON (1, 2) " if is_postgresql(dialect) else ""
+    most = f"ORDER BY 1, 2, {_REQUESTS + 1} DESC " if is_postgresql(dialect) else ""
+    held = usage_events.name
     grown = ", ".join(f"{name} = excluded.{name}" for name in _GROWS)
-    once = "DISTINCT ON (1, 2) " if on_postgresql else ""
-    most = f"ORDER BY 1, 2, {_REQUESTS + 1} DESC " if on_postgresql else ""
+    same = " AND ".join(f"{held}.{quote(name)} = excluded.{quote(name)}" for name in SAME)
     return (
-        f"INSERT INTO {usage_events.name} ({columns}) SELECT {once}{values} FROM {source} WHERE true {most}"  # noqa: S608 (names of ours)
-        f"ON CONFLICT (source, sequence) DO UPDATE SET {grown} WHERE {usage_events.name}.requests < excluded.requests"
+        f"INSERT INTO {held} ({columns}) SELECT {once}{', '.join(value.values())} "  # noqa: S608 (names of ours)
+        f"FROM {lines_table(dialect)} WHERE true {most}"
+        f"ON CONFLICT (source, sequence) DO UPDATE SET {grown} WHERE {held}.requests < excluded.requests AND {same}"
     )
 
 
-def _sqlite_value(index: int, column: Column[Any]) -> str:
-    """The expression that turns an element of the array into what UtcTime and the other types store."""
-    element = f"json_extract(value, '$[{index}]')"
-    if index == _REQUESTS:  # where it is left out, the line's checksum stands in its place
-        return f"CASE json_array_length(value) WHEN {len(_COLUMNS) + 1} THEN {element} ELSE 1 END"
-    if column is usage_events.c.time:
-        seconds = f"strftime('%Y-%m-%d %H:%M:%S', {element} / 1000000, 'unixepoch')"
-        return f"{seconds} || printf('.%06d', {element} % 1000000)"
-    return element
-
-
-def _postgresql_value(index: int, column: Column[Any]) -> str:
-    element = f"(value ->> {index})"
-    if index == _REQUESTS:
-        return f"CASE json_array_length(value) WHEN {len(_COLUMNS) + 1} THEN {element}::bigint ELSE 1 END"
-    if column is usage_events.c.time:  # beyond what Python's calendar has: no value, which the table refuses
-        time = f"timestamptz 'epoch' + {element}::bigint * interval '1 microsecond'"
-        return f"CASE WHEN {element}::bigint BETWEEN {_FIRST_US} AND {_LAST_US} THEN {time} END"
-    if isinstance(column.type, BigInteger):
-        return f"{element}::bigint"
-    return f"{element}::integer" if isinstance(column.type, Integer) else element
+def _all_equal(event: Any, given: Any) -> Any:
+    first, *others = (event[name] == given[name] for name in SAME)
+    for each in others:
+        first &= each
+    return first
 
 
 def _key(row: Sequence[Any]) -> tuple[Any, ...]:

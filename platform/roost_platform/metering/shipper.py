@@ -6,7 +6,7 @@ ledger: shipped again, a line changes nothing.
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, select
@@ -16,9 +16,10 @@ from roost_platform.database.connection import Database
 from roost_platform.database.tables import journal_positions
 from roost_platform.domain.errors import RoostError
 from roost_platform.metering.backlog import Backlog
-from roost_platform.metering.lines import Stretch, as_json, read_lines, scan
-from roost_platform.metering.recording import insert_for, record_json, record_rows
-from roost_platform.metering.segments import DAMAGED, Found, find_segments, is_sealed
+from roost_platform.metering.files import REAL_FILES, Files, is_sealed
+from roost_platform.metering.lines import Stretch, read_lines, scan
+from roost_platform.metering.recording import Recorded, insert_for, record_lines, record_rows
+from roost_platform.metering.segments import DAMAGED, Found, find_segments
 
 _MEASURED_EVERY_S = 1.0
 STRETCH_BYTES = 768 * 1024  # about 4,000 lines: one transaction
@@ -33,6 +34,7 @@ class _Shipped:
     new: int
     repeated: int
     damaged: int
+    conflicts: int
 
 
 class Shipper:
@@ -50,6 +52,7 @@ class Shipper:
         interval_s: float = 1.0,
         stretch_bytes: int = STRETCH_BYTES,
         backlog: Backlog | None = None,
+        files: Files = REAL_FILES,
     ) -> None:
         """`backlog` is kept up to date while `run` does."""
         self.shipped = 0
@@ -58,11 +61,14 @@ class Shipper:
         """Events that were in the ledger already."""
         self.damaged = 0
         """Lines that could not be read."""
+        self.conflicts = 0
+        """Events that came again with other content; the ledger keeps the first (`conflicts.py`)."""
         self._folder = journal_folder
         self._database = database
         self._interval_s = interval_s
         self._stretch_bytes = stretch_bytes
         self._backlog = backlog or Backlog()
+        self._files = files
         self._offsets: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self._begun = 0
@@ -138,8 +144,9 @@ class Shipper:
         size = segment.path.stat().st_size if sealed else segment.size
         new = 0
         while self._offsets[segment.name] < size:
-            done = await self._database.write(_ship_stretch, segment, self._offsets[segment.name], self._stretch_bytes)
-            if done.offset == self._offsets[segment.name]:
+            offset = self._offsets[segment.name]
+            done = await self._database.write(_ship_stretch, self._files, segment, offset, self._stretch_bytes)
+            if done.offset == offset:
                 break  # what is left is a batch that is not whole
             self._offsets[segment.name] = done.offset
             self._count(done)
@@ -152,57 +159,75 @@ class Shipper:
         self.shipped += done.new
         self.repeated += done.repeated
         self.damaged += done.damaged
+        self.conflicts += done.conflicts
 
     async def _finish(self, segment: Found, size: int) -> None:
         # The position first: after a kill between the two the segment is shipped again, which changes nothing. The other
         # way round, the row of a segment that is no more would stay for ever.
         await self._database.write(_forget_position, segment.name)
-        self.damaged += await asyncio.to_thread(_discard, segment, self._offsets[segment.name], size)
+        self.damaged += await asyncio.to_thread(_discard, self._files, segment, self._offsets[segment.name], size)
         del self._offsets[segment.name]
 
 
-def _discard(segment: Found, offset: int, size: int) -> int:
+def _discard(files: Files, segment: Found, offset: int, size: int) -> int:
     """Delete a segment that was shipped up to `offset`; returns how many damaged lines were found behind that.
 
     Behind its last whole batch may be one that was cut short; it never counted.
     """
     damaged: list[bytes] = []
     if offset < size:
-        _, damaged = read_lines(_read(segment.path, offset, size - offset))
+        _, damaged = read_lines(files.read(segment.path, offset, size - offset))
         _report_damage(segment, offset, damaged)
         _log.warning("journal_tail_dropped", extra={"segment": segment.name, "bytes": size - offset})
-    segment.path.unlink()
+    files.unlink(segment.path)
     return len(damaged)
 
 
-def _ship_stretch(connection: Connection, segment: Found, offset: int, length: int) -> _Shipped:
-    found = _read_batches(segment.path, offset, length)
+def _ship_stretch(connection: Connection, files: Files, segment: Found, offset: int, length: int) -> _Shipped:
+    found = _read_batches(files, segment.path, offset, length)
     if found.consumed == 0:
-        return _Shipped(offset, 0, 0, 0)
-    new, repeated, damaged = _record(connection, found)
-    _report_damage(segment, offset, damaged)
+        return _Shipped(offset, 0, 0, 0, 0)
+    done = _record(connection, found)
+    _report_damage(segment, offset, done.damaged)
+    if done.conflicts:
+        _log.error("ledger_conflicts", extra={"segment": segment.name, "offset": offset, "events": done.conflicts})
     _move_position(connection, segment.name, offset + found.consumed)
-    return _Shipped(offset + found.consumed, new, repeated, len(damaged))
+    repeated = done.seen - done.new - done.conflicts
+    return _Shipped(offset + found.consumed, done.new, repeated, len(done.damaged), done.conflicts)
 
 
-def _record(connection: Connection, found: Stretch) -> tuple[int, int, list[bytes]]:
-    """Add a stretch to the ledger: how many events were new, how many were not, and the lines that are neither."""
-    rows, damaged = read_lines(found.damaged)
-    new = record_rows(connection, rows)
-    seen = len(rows)
+@dataclass(slots=True)
+class _Done:
+    """What became of a stretch: events read, those that were new to the ledger, and lines that are no events."""
+
+    seen: int = 0
+    new: int = 0
+    conflicts: int = 0
+    damaged: list[bytes] = field(default_factory=list)
+
+    def count(self, recorded: Recorded, seen: int) -> None:
+        self.seen += seen
+        self.new += recorded.new
+        self.conflicts += recorded.conflicts
+
+
+def _record(connection: Connection, found: Stretch) -> _Done:
+    """Add a stretch to the ledger."""
+    done = _Done()
+    rows, done.damaged = read_lines(found.damaged)
+    done.count(record_rows(connection, rows), len(rows))
     if found.sound:
         try:
             with connection.begin_nested():
-                new += record_json(connection, as_json(found.sound))
-            seen += found.sound_lines
+                recorded = record_lines(connection, found.sound)
+            done.count(recorded, found.sound_lines)
         except DBAPIError as error:  # some value does not fit the table: make it fit, or find the line that it is in
             if _is_outage(connection, error):
                 raise
             rows, unfit = read_lines(found.sound)
-            new += record_rows(connection, rows)
-            seen += len(rows)
-            damaged += unfit
-    return new, seen - new, damaged
+            done.count(record_rows(connection, rows), len(rows))
+            done.damaged += unfit
+    return done
 
 
 def _is_outage(connection: Connection, error: DBAPIError) -> bool:
@@ -210,20 +235,14 @@ def _is_outage(connection: Connection, error: DBAPIError) -> bool:
     return connection.dialect.name == "postgresql" and isinstance(error, (OperationalError, InterfaceError))
 
 
-def _read_batches(path: Path, offset: int, length: int) -> Stretch:
+def _read_batches(files: Files, path: Path, offset: int, length: int) -> Stretch:
     """The whole batches in about `length` bytes; more are read when one batch is longer than that."""
     while True:
-        text = _read(path, offset, length)
+        text = files.read(path, offset, length)
         found = scan(text)
         if found.consumed or len(text) < length:
             return found
         length *= 2
-
-
-def _read(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
 
 
 def _report_damage(segment: Found, offset: int, lines: list[bytes]) -> None:

@@ -3,11 +3,16 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from roost_platform.domain.errors import StorageFull
-from roost_platform.metering.segments import Segment, sync_folder
+from roost_platform.metering.files import Files
+from roost_platform.metering.intents import Intents
+from roost_platform.metering.segments import Segment
 
+_INTENTS_EVERY_S = 1.0
+"""How often the calls under way are brought to the disk: for power cuts only, which may set their counts apart anyway."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,8 +52,11 @@ class Syncer:
     busy are settled by the next fdatasync together.
     """
 
-    def __init__(self, *, interval_s: float) -> None:
+    def __init__(self, *, interval_s: float, intents: Intents, files: Files) -> None:
         self.failures = 0
+        self._intents = intents
+        self._intents_due = 0.0
+        self._files = files
         self._interval_s = interval_s
         self._work = threading.Event()
         self._stopping = threading.Event()
@@ -104,15 +112,34 @@ class Syncer:
         for each in (*retired, *([segment] if segment else [])):
             error = self._sync(each) or error
         for each in retired:
-            each.close()
+            self._close(each)
         if turns:
             _from_thread(turns[0].get_loop(), lambda: _settle(turns, error))
+        self._sync_intents()
+
+    def _close(self, segment: Segment) -> None:
+        try:
+            segment.close()
+        except OSError:  # it is closed all the same, and what it held was synced before
+            self.failures += 1
+            _log.exception("journal_close_failed", extra={"segment": segment.path.name})
+
+    def _sync_intents(self) -> None:
+        now = time.monotonic()
+        if now < self._intents_due and not self._stopping.is_set():
+            return
+        self._intents_due = now + _INTENTS_EVERY_S
+        try:
+            self._intents.sync()
+        except OSError:
+            self.failures += 1
+            _log.exception("journal_sync_failed", extra={"segment": self._intents.path.name})
 
     def _sync(self, segment: Segment) -> StorageFull | None:
         try:
             segment.sync()
             if segment is not self._named:
-                sync_folder(segment.path.parent)
+                self._files.sync_folder(segment.path.parent)
                 self._named = segment
         except OSError as error:
             self.failures += 1

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,16 @@ class Ended:
     too_late: bool = False
 
 
+class JobTime:
+    """How long a job ran that came to an end of its own, or was ended for what it did."""
+
+    __slots__ = ("us",)
+
+    def __init__(self) -> None:
+        self.us = 0
+        """Microseconds from when a child was asked for; 0 when there was none, or it was lost."""
+
+
 class CheckProcesses:
     """Runs jobs in children of a zygote. Belongs to one event loop."""
 
@@ -55,8 +66,10 @@ class CheckProcesses:
             self._ensure()
             self._end_when_idle()
 
-    async def run(self, job: dict[str, Any], *, wall_s: float) -> Ended:
+    async def run(self, job: dict[str, Any], *, wall_s: float, spent: JobTime) -> Ended:
         """Have a child do a job; when this returns or raises, it and all that it forked are dead.
+
+        `spent` is told how long that took, also where nobody waits for it any more.
 
         Raises Unavailable (runtime_missing among others) when no child can be had.
         """
@@ -64,9 +77,10 @@ class CheckProcesses:
         try:
             for _ in range(_TRIES):
                 zygote = self._ensure()
-                ended = await zygote.run(job, wall_s=wall_s)
+                ended = await zygote.run(job, wall_s=wall_s, spent=spent)
                 if ended is not None:
                     return ended
+                spent.us = 0
             raise _none_now()
         finally:
             self._running -= 1
@@ -138,7 +152,7 @@ class _Zygote:
     def _arguments(control_fd: int) -> list[str]:
         return ["--parent", str(os.getpid()), "--control-fd", str(control_fd)]
 
-    async def run(self, job: dict[str, Any], *, wall_s: float) -> Ended | None:
+    async def run(self, job: dict[str, Any], *, wall_s: float, spent: JobTime) -> Ended | None:
         """None when the zygote was lost. Raises Unavailable."""
         if not await self._ready():
             return None
@@ -149,9 +163,11 @@ class _Zygote:
             finally:
                 answer.close_child_end()
                 errors.close_child_end()
+            since_ns = time.monotonic_ns()
             try:
                 return await self._listen(begun, answer, errors, wall_s)
             finally:
+                spent.us = (time.monotonic_ns() - since_ns) // 1000
                 answer.close()
                 errors.close()
                 await to_the_end(self._finish(begun))

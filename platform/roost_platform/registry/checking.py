@@ -19,7 +19,7 @@ from typing import Any
 
 from roost_platform.domain.errors import ModelRejected, Unavailable
 from roost_platform.domain.signatures import Signature
-from roost_platform.registry.check_process import CheckProcesses, Ended, check_environment
+from roost_platform.registry.check_process import CheckProcesses, Ended, JobTime, check_environment
 from roost_platform.registry.finishing import in_thread
 
 logger = logging.getLogger(__name__)
@@ -100,15 +100,16 @@ class Checker:
         """A file is on its way: be ready when it is there. Does not wait, raises nothing."""
         self._processes.prepare()
 
-    async def check(self, path: Path, bake_dir: Path) -> CheckReport:
-        """Judge the file at `path`; `bake_dir` is an empty folder for what is baked from it.
+    async def check(self, path: Path, bake_dir: Path, spent: JobTime | None = None) -> CheckReport:
+        """Judge the file at `path`; `bake_dir` is an empty folder for what is baked from it. `spent` is told how long the
+        judging took, whatever came of it.
 
         Raises ModelRejected with the checker's code, or with load_crashed, out_of_memory, too_slow when it could not
         end; Unavailable when no checker can be started here.
         """
         job = _job(path, bake_dir, self._limits)
         async with self._turn:
-            ended = await self._processes.run(job, wall_s=self._limits.wall_s)
+            ended = await self._processes.run(job, wall_s=self._limits.wall_s, spent=spent or JobTime())
         if b"sandbox_unavailable" in ended.errors:
             logger.warning("checker_not_sandboxed")
         return _report(_verdict(ended))

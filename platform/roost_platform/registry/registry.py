@@ -10,8 +10,7 @@ that a file never goes while a row is coming; and only who leads removes what it
 import asyncio
 import logging
 import shutil
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from roost_platform.database.connection import Database
@@ -27,15 +27,17 @@ from roost_platform.domain.errors import Conflict, ModelRejected, RoostError, St
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
 from roost_platform.registry import versions
+from roost_platform.registry.check_meter import CheckMeter, Tell, tell_nobody
+from roost_platform.registry.check_process import JobTime
 from roost_platform.registry.checking import Checker, CheckReport
 from roost_platform.registry.finishing import KeyedLocks, Threads, in_thread, to_the_end
+from roost_platform.registry.reports import KeptReports
 from roost_platform.registry.store import ArtifactStore, artifact_missing
-from roost_platform.registry.uploads import ReceivedFile, receive
+from roost_platform.registry.uploads import ReceivedFile, empty_folder, receive
 from roost_platform.registry.versions import NewVersion, Version
 
 logger = logging.getLogger(__name__)
 
-_REPORTS_KEPT = 256
 _STORE_CALLS = 8
 """At once; uploads and fetches wait for their turn."""
 
@@ -72,8 +74,13 @@ class Registry:
         clock: Callable[[], datetime] = _now,
         leads: Callable[[], bool] = lambda: True,
         orphan_age_s: float = 0,
+        on_usage: Tell = tell_nobody,
+        on_deleted: Callable[[Connection, Sequence[Version]], None] = lambda _, __: None,
     ) -> None:
-        """`leads`: whether this one sweeps artifacts now. `orphan_age_s`: how old an artifact without a version must be to
+        """`on_usage` is told how long each check of an upload ran, `on_deleted` of versions, in the transaction that deletes
+        them.
+
+        `leads`: whether this one sweeps artifacts now. `orphan_age_s`: how old an artifact without a version must be to
         be swept; where others put files into the same store, more than their longest upload takes.
         """
         self._database = database
@@ -83,10 +90,12 @@ class Registry:
         self._clock = clock
         self._leads = leads
         self._orphan_age_s = orphan_age_s
+        self._on_deleted = on_deleted
+        self._check_meter = CheckMeter(tell=on_usage, clock=clock)
         self._store_calls = Threads(_STORE_CALLS, name="artifacts")
         # One upload or removal of the same bytes at a time, whoever asks: a file must not go while a row is coming.
         self._digests = KeyedLocks()
-        self._reports: OrderedDict[str, CheckReport] = OrderedDict()
+        self._reports = KeptReports()
         self._located: dict[str, Located] = {}
         self._build_key: str | None = None
         self._sound: set[str] = set()
@@ -96,7 +105,7 @@ class Registry:
 
     async def start(self) -> None:
         """Remove what a crash left: staged files, what `sweep` does, baked models that fit nothing."""
-        await in_thread(_empty_folder, self._staging)
+        await in_thread(empty_folder, self._staging)
         await self.sweep()
         used = await self._database.read(versions.used_digests)
         try:
@@ -250,7 +259,7 @@ class Registry:
         async with self._digests.hold(digest):
             if not await in_thread(self._store.verify_baked, digest, build_key):
                 logger.warning("baked_model_damaged", extra={"digest": digest})
-                self._reports.pop(digest, None)
+                self._reports.forget(digest)
                 self._located.pop(digest, None)
 
     async def _bake_again(self, digest: str, build_key: str) -> None:
@@ -283,11 +292,12 @@ class Registry:
     async def _check_and_keep(self, key: ServiceKey, received: ReceivedFile, quota: Quota) -> Registered:
         bake_dir = self._staging / f"{uuid4().hex}.baked"
         await in_thread(bake_dir.mkdir, 0o700)
+        spent, number = JobTime(), 0
         try:
             report = self._remembered(received.digest)
             fresh = report is None
             if report is None:
-                report = await self._checked(received.path, bake_dir)
+                report = await self._checked(received.path, bake_dir, spent)
             new = NewVersion(
                 key=key,
                 digest=received.digest,
@@ -296,15 +306,18 @@ class Registry:
                 memory_bytes=report.memory_bytes,
                 created_at=self._clock(),
             )
-            return await to_the_end(self._keep(received.path, bake_dir if fresh else None, report, new, quota))
+            kept = await to_the_end(self._keep(received.path, bake_dir if fresh else None, report, new, quota))
+            number = kept.version.number
+            return kept
         finally:
+            self._check_meter.ran(key, number, spent.us)
             await in_thread(shutil.rmtree, bake_dir, ignore_errors=True)
 
-    async def _checked(self, path: Path, bake_dir: Path) -> CheckReport:
+    async def _checked(self, path: Path, bake_dir: Path, spent: JobTime) -> CheckReport:
         """The file is written out to its disk while it is judged: that takes as long, and most files are good."""
         flushing = asyncio.create_task(in_thread(self._store.flush, path))
         try:
-            report = await self._checker.check(path, bake_dir)
+            report = await self._checker.check(path, bake_dir, spent)
         except BaseException:
             await to_the_end(asyncio.wait([flushing]))
             flushing.exception()  # seen: what the checker said comes first
@@ -328,7 +341,7 @@ class Registry:
                     await self._delete_unused(new.digest)
                 raise
         self._build_key = report.build_key
-        self._remember(new.digest, report)
+        self._reports.keep(new.digest, report)
         self._located.pop(new.digest, None)
         if bake_dir is not None:
             self._beside(self._seal_baked(new.digest, report.build_key))
@@ -344,15 +357,20 @@ class Registry:
             return known, False
 
     async def _delete_model(self, key: ServiceKey, drained: Callable[[], Awaitable[None]] | None) -> None:
-        digests = await self._database.write(versions.delete_model_rows, key)
+        gone = await self._database.write(self._delete_rows, key)
         if drained is not None:
             await drained()
         try:
-            for digest in digests:
+            for digest in {version.digest for version in gone}:
                 async with self._digests.hold(digest), self._alone_with(digest):
                     await self._delete_unused(digest)
         except Unavailable as error:  # the model is gone all the same; what stays of it is swept
             logger.warning("artifacts_left", extra={"model": str(key), "reason": error.code})
+
+    def _delete_rows(self, connection: Connection, key: ServiceKey) -> tuple[Version, ...]:
+        gone = versions.delete_model_rows(connection, key)
+        self._on_deleted(connection, gone)
+        return gone
 
     def _alone_with(self, digest: str) -> AbstractAsyncContextManager[None]:
         """No other gateway puts or removes these bytes meanwhile."""
@@ -366,7 +384,7 @@ class Registry:
         await self._store_calls.run(self._store.delete, digest)
 
     def _forget(self, digest: str) -> None:
-        self._reports.pop(digest, None)
+        self._reports.forget(digest)
         self._located.pop(digest, None)
         self._sound.discard(digest)
 
@@ -376,18 +394,3 @@ class Registry:
         if report is None or self._store.locate(digest) is None:
             return None
         return report if not report.baked or self._store.locate_baked(digest, report.build_key) else None
-
-    def _remember(self, digest: str, report: CheckReport) -> None:
-        self._reports[digest] = report
-        self._reports.move_to_end(digest)
-        if len(self._reports) > _REPORTS_KEPT:
-            self._reports.popitem(last=False)
-
-
-def _empty_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import re
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -58,6 +59,16 @@ async def receive(
         yield ReceivedFile(path, size, writer.digest())
     finally:
         await in_thread(writer.discard)
+
+
+def empty_folder(folder: Path) -> None:
+    """Make it if it is not there, and remove all that lies in it. Blocks."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 async def _stream(

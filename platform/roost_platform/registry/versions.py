@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_, update
 
 from roost_platform.database.changes import note_change
 from roost_platform.database.tables import models, revisions, tenants, versions
@@ -67,6 +67,13 @@ def list_versions(connection: Connection, key: ServiceKey) -> tuple[Version, ...
     rows = connection.execute(select(versions).where(*_of(key)).order_by(versions.c.number)).all()
     if not rows and _last_number(connection, key) is None:
         raise NotFound(f"there is no model {key.model}")
+    return tuple(_from_row(row) for row in rows)
+
+
+def list_after(connection: Connection, after: tuple[str, str, int], most: int) -> tuple[Version, ...]:
+    """Versions of all tenants, at most so many, by (tenant, model, number), from behind this one on."""
+    key = tuple_(versions.c.tenant, versions.c.model, versions.c.number)
+    rows = connection.execute(select(versions).where(key > after).order_by(*key).limit(most))
     return tuple(_from_row(row) for row in rows)
 
 
@@ -135,16 +142,16 @@ def add_version(connection: Connection, new: NewVersion, quota: Quota) -> tuple[
     return version, True
 
 
-def delete_model_rows(connection: Connection, key: ServiceKey) -> set[str]:
-    """Delete a model with its versions and revisions; the digests it had. Raises NotFound."""
+def delete_model_rows(connection: Connection, key: ServiceKey) -> tuple[Version, ...]:
+    """Delete a model with its versions, which are returned, and its revisions. Raises NotFound."""
     locked = select(models.c.name).where(models.c.tenant == key.tenant, models.c.name == key.model).with_for_update()
     if connection.scalar(locked) is None:  # from here on, no other gateway adds a version
         raise NotFound(f"there is no model {key.model}")
-    digests = set(connection.scalars(select(versions.c.digest).where(*_of(key))))
+    gone = list_versions(connection, key)
     for table, name in ((revisions, "model"), (versions, "model"), (models, "name")):
         connection.execute(delete(table).where(table.c.tenant == key.tenant, table.c[name] == key.model))
     note_change(connection, key.tenant, key.model)
-    return digests
+    return gone
 
 
 def _of(key: ServiceKey) -> tuple[Any, Any]:

@@ -34,6 +34,7 @@ def upgrade() -> None:
     _make_metering()
     _make_roll_ups()
     _make_money()
+    _mark_hours()
     for table in _FINAL:
         _protect(table, "true")
     _protect("price_books", "OLD.effective_from <= CURRENT_TIMESTAMP")
@@ -56,6 +57,7 @@ def _make_metering() -> None:
         sa.Column("completed", sa.BigInteger(), nullable=False),
         sa.Column("unstored", sa.BigInteger(), nullable=False),
         sa.Column("unknown", sa.BigInteger(), nullable=False),
+        sa.Column("shipped_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("source", name="pk_sources"),
     )
     op.create_table(
@@ -177,6 +179,18 @@ def _make_roll_ups() -> None:
     )
 
 
+def _mark_hours() -> None:
+    """What the ledger holds has no roll-ups yet."""
+    if op.get_bind().dialect.name == "postgresql":
+        hour = "date_trunc('hour', time, 'UTC')"
+    else:
+        hour = "strftime('%Y-%m-%d %H:00:00.000000', time)"
+    op.execute(
+        "INSERT INTO dirty_hours (kind, tenant, hour, marks) "  # noqa: S608 (nothing from outside)
+        f"SELECT DISTINCT 'calls', tenant, {hour}, 1 FROM usage_events"
+    )
+
+
 def _make_money() -> None:
     op.create_table(
         "price_books",
@@ -213,10 +227,14 @@ def _make_money() -> None:
         "budgets",
         sa.Column("tenant", sa.String(63), nullable=False),
         sa.Column("amount", sa.String(40), nullable=False),
+        sa.Column("currency", sa.String(3), nullable=False),
         sa.Column("thresholds", sa.JSON(), nullable=False),
         sa.Column("hard_cap", sa.Boolean(), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("capped_month", sa.String(7), nullable=False),
+        sa.Column("capped_spent", sa.String(40), nullable=False),
         sa.PrimaryKeyConstraint("tenant", name="pk_budgets"),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name="fk_budgets_tenant_tenants", ondelete="CASCADE"),
     )
     op.create_table(
         "budget_alerts",
@@ -224,10 +242,15 @@ def _make_money() -> None:
         sa.Column("month", sa.String(7), nullable=False),
         sa.Column("threshold", sa.Integer(), nullable=False),
         sa.Column("amount", sa.String(40), nullable=False),
+        sa.Column("currency", sa.String(3), nullable=False),
         sa.Column("spent", sa.String(40), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "month", "threshold", name="pk_budget_alerts"),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_try_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("tenant", "month", "threshold", "amount", name="pk_budget_alerts"),
     )
+    op.create_index("ix_budget_alerts_next_try_at", "budget_alerts", ["next_try_at"])
 
 
 def _protect(table: str, when: str) -> None:

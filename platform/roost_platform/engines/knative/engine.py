@@ -19,23 +19,27 @@ from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.service_secrets import ServiceSecrets
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 from roost_platform.domain.tenants import Quota
-from roost_platform.engines.knative.cluster import CONFIG_MAP, Cluster, ClusterError, Forbidden, Missing
+from roost_platform.engines.knative.asking import Asking, url_of_pod
+from roost_platform.engines.knative.cluster import CONFIG_MAP, Cluster, ClusterError, Document, Forbidden, Missing
 from roost_platform.engines.knative.features import Features
+from roost_platform.engines.knative.held import Held, ToldUntil, nothing_told
 from roost_platform.engines.knative.ingress import Ingress
 from roost_platform.engines.knative.keeper import Keeper
 from roost_platform.engines.knative.leases import Lease
 from roost_platform.engines.knative.logs import LogName, Logs
 from roost_platform.engines.knative.model import Model
+from roost_platform.engines.knative.pod_life import PodLife
 from roost_platform.engines.knative.seen import Seen
 from roost_platform.engines.knative.settings import KnativeSettings
 from roost_platform.engines.knative.wish import Wish
 from roost_platform.engines.knative.work_queue import WorkQueue
-from roost_platform.engines.port import Engine, EngineFigures, Upstream
+from roost_platform.engines.port import Engine, EngineFigures, OnUsage, Upstream, tell_nobody
 
 logger = logging.getLogger(__name__)
 
 _WORKERS = 4
 _TICK_S = 0.5
+_HOLD_S = 1.0
 _CONFIG_MAPS = ("config-features", "config-defaults", "config-autoscaler")
 
 
@@ -58,10 +62,14 @@ class KnativeEngine(Engine):
         orphan_s: float = 10.0,
         patience_s: float = 60.0,
         start_s: float = 10.0,
+        on_usage: OnUsage = tell_nobody,
+        told_until: ToldUntil = nothing_told,
+        replica_url: Callable[[PodLife], str] = url_of_pod,
     ) -> None:
         """`quota_of` gives None for a tenant that there is not. `leads` may change its mind at any time. Seconds:
         `watch_s` bounds how long a silent watch is believed, `orphan_s` how long a model must be nobody's before it is
         deleted, `patience_s` how long `delete` and `start_s` how long `start` wait for an API server that is away.
+        `told_until`: what the ledger has of what other leaders told `on_usage`. `replica_url`: where a pod's runtime listens.
         """
         self.runtimes = tuple(settings.images)
         self._settings = settings
@@ -81,7 +89,17 @@ class KnativeEngine(Engine):
         self._past_activations = 0
         self._queue: WorkQueue[ServiceKey] = WorkQueue()
         self._tasks: list[asyncio.Task[None]] = []
-        self._seen = Seen(cluster=cluster, settings=settings, changed=self._changed, watch_s=watch_s)
+        self._seen = Seen(
+            cluster=cluster, settings=settings, changed=self._changed, watch_s=watch_s, pod_changed=self._pod_changed
+        )
+        self._held = Held(
+            seen=self._seen,
+            asking=Asking(secret_of=secrets.of, url_of=replica_url),
+            leads=leads,
+            told_until=told_until,
+            on_usage=on_usage,
+            gpu_resource=settings.gpu_resource,
+        )
         self._logs = Logs(cluster, fetched=self._log_fetched)
         self._keeper = Keeper(
             cluster=cluster,
@@ -99,8 +117,9 @@ class KnativeEngine(Engine):
         """Returns when the cluster was seen once, or was not to be reached for a while: what worked then still does."""
         await self._cluster.start()
         await self._ingress.start()
+        await self._held.start()
         self._seen.start()
-        loops: list[Callable[[], Awaitable[None]]] = [self._tick, self._resync, *[self._work] * _WORKERS]
+        loops: list[Callable[[], Awaitable[None]]] = [self._tick, self._resync, self._hold, *[self._work] * _WORKERS]
         self._tasks = [asyncio.create_task(self._forever(loop)) for loop in loops]
         try:
             async with asyncio.timeout(self._start_s):
@@ -113,6 +132,7 @@ class KnativeEngine(Engine):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._held.stop()
         await self._seen.stop()
         await self._logs.stop()
         await self._ingress.stop()
@@ -215,6 +235,9 @@ class KnativeEngine(Engine):
             model.notify()
             self._queue.add(key)
 
+    def _pod_changed(self, before: Document | None, now: Document | None) -> None:
+        self._held.pod_changed(before, now)
+
     def _log_fetched(self, of: LogName) -> None:
         model = self._models.get(of.service)
         if model is not None:
@@ -295,6 +318,11 @@ class KnativeEngine(Engine):
             if model.queued:
                 model.notify()
         await asyncio.sleep(_TICK_S)
+
+    async def _hold(self) -> None:
+        """Once a second, and when pods change: what replicas hold is found out, and told."""
+        await self._held.turn()
+        await self._held.wait(_HOLD_S)
 
     async def _resync(self) -> None:
         """Every now and then: look at everything, whatever the watches said; and at first, until that was possible."""

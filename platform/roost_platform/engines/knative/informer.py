@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from roost_platform.engines.knative.cluster import Cluster, ClusterError, Document, Event, Gone, Kind, NotNow
@@ -33,6 +34,10 @@ Changed = Callable[[Document | None, Document | None], None]
 """Takes an object as it was and as it is; None = it was not, or is not, there."""
 
 
+def _whole(_: Document) -> None:
+    """Keeps all of an object."""
+
+
 class Informer:
     """Runs as one task. `changed` is called on the event loop, after the copy has changed."""
 
@@ -43,20 +48,22 @@ class Informer:
         kind: Kind,
         selector: str,
         changed: Changed,
-        dropped: Sequence[str] = (),
+        thin: Callable[[Document], None] = _whole,
         watch_s: float = 40.0,
         relist_s: float = 300.0,
+        utc: Callable[[], float] = time.time,
     ) -> None:
-        """`watch_s` bounds how long a silent connection is believed, `relist_s` the time between two lists. `dropped`:
-        fields that nobody reads; with many pods they would be most of what this process holds.
+        """`watch_s` bounds how long a silent connection is believed, `relist_s` the time between two lists. `thin` takes
+        away what nobody reads; with many pods that would be most of what this process holds. `utc`: seconds since 1970.
         """
         self._cluster = cluster
         self._kind = kind
         self._selector = selector
         self._changed = changed
-        self._dropped = dropped
+        self._thin = thin
         self._watch_s = watch_s
         self._relist_s = relist_s
+        self._utc = utc
         self._objects: dict[Place, Document] = {}
         self._seen: dict[str, OrderedDict[str, None]] = {}  # uid -> its last resource versions
         self._ended: OrderedDict[str, None] = OrderedDict()  # uids that are gone, or out of the selector's sight
@@ -66,6 +73,10 @@ class Informer:
         self._pause_s = _FIRST_PAUSE_S
         self.synced = asyncio.Event()
         """Set when everything was listed once."""
+        self.sure_until = float("-inf")
+        """What this shows was so at that time, in seconds since 1970: what has changed later may not be known yet. While
+        `changed` is told of something, that is as of before.
+        """
 
     @property
     def objects(self) -> Mapping[Place, Document]:
@@ -96,9 +107,10 @@ class Informer:
         """List where that is due, then watch until the watch ends."""
         now = asyncio.get_running_loop().time()
         if not self._version or now - self._listed_at >= self._relist_s:
+            asked = self._utc()
             listing = await self._cluster.find(self._kind, selector=self._selector)
             self._replace(listing.items)
-            self._version, self._listed_at = listing.version, now
+            self._version, self._listed_at, self.sure_until = listing.version, now, asked
             self._back()
             self.synced.set()
         events = self._cluster.watch(
@@ -108,6 +120,8 @@ class Informer:
             async for event in events:
                 self._back()
                 self._take(event)
+                self.sure_until = self._utc()
+        self.sure_until = self._utc()  # the server has ended it in order: there was nothing more
 
     def _replace(self, items: list[Document]) -> None:
         found = {_place(item): item for item in items}
@@ -147,8 +161,7 @@ class Informer:
             self._remove(place)
             before = None
         item["metadata"].pop("managedFields", None)  # as long as the object, and nobody reads it
-        for field in self._dropped:
-            item.pop(field, None)
+        self._thin(item)
         self._ended.pop(_uid(item), None)
         versions = self._seen.setdefault(_uid(item), OrderedDict())
         versions[_version(item)] = None

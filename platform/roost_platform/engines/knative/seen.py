@@ -14,13 +14,18 @@ from roost_platform.engines.knative.cluster import (
     Document,
     labels_of,
 )
-from roost_platform.engines.knative.informer import Informer
+from roost_platform.engines.knative.informer import Changed, Informer
 from roost_platform.engines.knative.settings import KnativeSettings
+from roost_platform.engines.knative.template import CONTAINER
 
 SELECTOR = f"{names.MANAGED_BY}=roost"
 Group = dict[ServiceKey, dict[str, Document]]
 """A model's objects of one kind, by name."""
-_KNATIVE_REVISION_LABEL = "serving.knative.dev/revision"
+KNATIVE_REVISION_LABEL = "serving.knative.dev/revision"
+
+
+def _nobody(_: Document | None, __: Document | None) -> None:
+    """Is told of it in vain."""
 
 
 class Seen:
@@ -33,19 +38,22 @@ class Seen:
         settings: KnativeSettings,
         changed: Callable[[ServiceKey], None],
         watch_s: float,
+        pod_changed: Changed = _nobody,
     ) -> None:
-        """`changed` is told the model of whatever changed."""
+        """`changed` is told the model of whatever changed, `pod_changed` of each pod of a model."""
         self._settings = settings
         self._changed = changed
+        self._pod_changed = pod_changed
         self._services: Group = {}
         self._revisions: Group = {}
         self._pods: Group = {}
         informer = partial(Informer, cluster=cluster, selector=SELECTOR, watch_s=watch_s, relist_s=settings.resync_s)
         self._services_informer = informer(kind=KNATIVE_SERVICE, changed=partial(self._moved, self._services))
+        self._pods_informer = informer(kind=POD, thin=_keep_limits, changed=self._pod_moved)
         self._informers = (
             self._services_informer,
-            informer(kind=KNATIVE_REVISION, dropped=["spec"], changed=partial(self._moved, self._revisions)),
-            informer(kind=POD, dropped=["spec"], changed=partial(self._moved, self._pods)),
+            informer(kind=KNATIVE_REVISION, thin=_drop_spec, changed=partial(self._moved, self._revisions)),
+            self._pods_informer,
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -66,6 +74,11 @@ class Seen:
         for informer in self._informers:
             await informer.synced.wait()
 
+    @property
+    def pods_sure_until(self) -> float:
+        """See `Informer.sure_until`."""
+        return self._pods_informer.sure_until
+
     def service(self, key: ServiceKey) -> Document | None:
         return self._services.get(key, {}).get(names.service_name(key.model))
 
@@ -77,7 +90,7 @@ class Seen:
         """By Knative's name of their revision."""
         found: dict[str, list[Document]] = {}
         for pod in self._pods.get(key, {}).values():
-            found.setdefault(labels_of(pod).get(_KNATIVE_REVISION_LABEL, ""), []).append(pod)
+            found.setdefault(labels_of(pod).get(KNATIVE_REVISION_LABEL, ""), []).append(pod)
         return found
 
     def services(self) -> Iterator[Document]:
@@ -86,9 +99,14 @@ class Seen:
             if place.namespace.startswith(self._settings.namespace_prefix):
                 yield document
 
+    def _pod_moved(self, before: Document | None, now: Document | None) -> None:
+        self._moved(self._pods, before, now)
+        if any(pod is not None and self.key_of(pod) is not None for pod in (before, now)):
+            self._pod_changed(before, now)
+
     def _moved(self, group: Group, before: Document | None, now: Document | None) -> None:
-        old = self._key_of(before) if before is not None else None
-        new = self._key_of(now) if now is not None else None
+        old = self.key_of(before) if before is not None else None
+        new = self.key_of(now) if now is not None else None
         if before is not None and old is not None and old != new:
             left = group.get(old, {})
             left.pop(before["metadata"]["name"], None)
@@ -99,7 +117,7 @@ class Seen:
             group.setdefault(new, {})[now["metadata"]["name"]] = now
             self._changed(new)
 
-    def _key_of(self, document: Document) -> ServiceKey | None:
+    def key_of(self, document: Document) -> ServiceKey | None:
         """The model that an object belongs to; None when its labels and its namespace do not agree."""
         labels = labels_of(document)
         tenant, model = labels.get(names.TENANT, ""), labels.get(names.MODEL, "")
@@ -108,3 +126,14 @@ class Seen:
         if document["metadata"].get("namespace") != names.namespace_of(tenant, self._settings):
             return None
         return ServiceKey(tenant, model)
+
+
+def _drop_spec(document: Document) -> None:
+    document.pop("spec", None)
+
+
+def _keep_limits(pod: Document) -> None:
+    """Of a pod's wish only what its model may use is read."""
+    containers = (pod.pop("spec", None) or {}).get("containers") or ()
+    limits = next(((c.get("resources") or {}).get("limits") or {} for c in containers if c["name"] == CONTAINER), {})
+    pod["spec"] = {"limits": limits}

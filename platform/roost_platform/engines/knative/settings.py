@@ -36,7 +36,7 @@ class KnativeSettings:
     namespace_prefix: str = "roost-"
     """Begins the name of every tenant's namespace, so that no tenant can name one that is not Roost's."""
     system_namespace: str = "roost"
-    """Where the gateways run: the one namespace that replicas may call, to fetch their artifact."""
+    """Where the gateways run: replicas may call them, to fetch their artifact, and they ask replicas how busy they are."""
     serving_namespace: str = "knative-serving"
     """Where Knative's activator and autoscaler run: they call replicas and read their figures."""
     ingress_namespace: str = "kourier-system"

@@ -7,7 +7,7 @@ from roost_platform.domain.tenants import Quota
 from roost_platform.engines.knative.names import namespace_of, tenant_labels
 from roost_platform.engines.knative.quantities import cores, size
 from roost_platform.engines.knative.settings import KnativeSettings
-from roost_platform.engines.knative.template import SERVICE_ACCOUNT
+from roost_platform.engines.knative.template import PORT, SERVICE_ACCOUNT
 
 _QUEUE_HTTP = 8012
 _QUEUE_HTTPS = 8112
@@ -73,13 +73,16 @@ def _limit_range(tenant: str, settings: KnativeSettings) -> dict[str, Any]:
 
 
 def _network_policies(tenant: str, settings: KnativeSettings) -> tuple[dict[str, Any], ...]:
-    """Nothing, but: requests and figures from Knative, requests from the ingress; names, and the gateway's artifacts."""
+    """Nothing, but: requests and figures from Knative, requests from the ingress, and the gateway, which asks how busy a
+    replica is without going through queue-proxy; names, and the gateway's artifacts.
+    """
     ingress = [
         {
             "from": [_namespace_peer(settings.serving_namespace)],
             "ports": _tcp(_QUEUE_HTTP, _QUEUE_HTTPS, _QUEUE_FIGURES),
         },
         {"from": [_namespace_peer(settings.ingress_namespace)], "ports": _tcp(_QUEUE_HTTP, _QUEUE_HTTPS)},
+        {"from": [_gateway_peer(settings)], "ports": _tcp(PORT)},
     ]
     if settings.monitoring_namespace:
         ingress.append({"from": [_namespace_peer(settings.monitoring_namespace)], "ports": _tcp(_QUEUE_METRICS)})
@@ -109,6 +112,11 @@ def _namespaced(version: str, kind: str, name: str, tenant: str, settings: Knati
 
 def _namespace_peer(name: str) -> dict[str, Any]:
     return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+def _gateway_peer(settings: KnativeSettings) -> dict[str, Any]:
+    pods = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway"}}}
+    return _namespace_peer(settings.system_namespace) | pods
 
 
 def _cidr_peers(cidrs: Sequence[str]) -> list[dict[str, Any]]:

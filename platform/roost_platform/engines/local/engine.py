@@ -12,10 +12,13 @@ from typing import NoReturn
 from roost_platform.domain.errors import NotFound, Unavailable
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 from roost_platform.engines.local.budget import Budget, Capacity, ReplicaLimits
+from roost_platform.engines.local.clocks import Clocks
+from roost_platform.engines.local.held import Held
 from roost_platform.engines.local.leases import Lease, LocalSlot
 from roost_platform.engines.local.pulse import PULSE_S
 from roost_platform.engines.local.replica import Replica
-from roost_platform.engines.local.runner import Fetch, Locate, Runner, RunnerSettings
+from roost_platform.engines.local.runner import Runner
+from roost_platform.engines.local.starting import Fetch, Locate, RunnerSettings
 from roost_platform.engines.local.zygote import (
     MissingRuntime,
     Spawner,
@@ -24,7 +27,7 @@ from roost_platform.engines.local.zygote import (
     say_isolation,
     zygote_environment,
 )
-from roost_platform.engines.port import Engine, EngineFigures
+from roost_platform.engines.port import REPORT_HELD_S, Engine, EngineFigures, OnUsage, tell_nobody
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +72,16 @@ class LocalEngine(Engine):
         locate: Locate,
         fetch: Fetch | None = None,
         settings: LocalSettings,
+        on_usage: OnUsage = tell_nobody,
         clock: Callable[[], float] = time.monotonic,
+        clocks: Clocks | None = None,
     ) -> None:
-        """`fetch` is asked when `locate` knows no file; None = what is not here is nowhere."""
+        """`fetch` is asked when `locate` knows no file; None = what is not here is nowhere. `on_usage`: see the port.
+
+        `clock` is the autoscaler's; `clocks` say for how long and when replicas were held.
+        """
         self._clock = clock
+        self._held = Held(on_usage=on_usage, clocks=clocks or Clocks())
         self._locate = locate
         self._fetch = fetch or _fetch_nothing
         self._settings = settings
@@ -106,6 +115,7 @@ class LocalEngine(Engine):
             self._loops.append(self._loop.create_task(self._every(REPORT_S, self.report)))
             self._loops.append(self._loop.create_task(self._every(TICK_S, self.tick)))
             self._loops.append(self._loop.create_task(self._every(PULSE_S, self.check_pulses)))
+            self._loops.append(self._loop.create_task(self._every(REPORT_HELD_S, self.report_held)))
 
     async def stop(self) -> None:
         for runner in list(self._runners.values()):
@@ -118,6 +128,7 @@ class LocalEngine(Engine):
         await asyncio.gather(*self._loops, return_exceptions=True)
         for zygote in self._zygotes.values():
             await zygote.stop()
+        self._held.end()
 
     async def apply(self, service: Service) -> None:
         before = self._services.get(service.key)
@@ -144,6 +155,7 @@ class LocalEngine(Engine):
                     on_awake=self._wake,
                     on_freed=self._freed,
                     on_idle=self._idle,
+                    held=self._held,
                     settings=self._runner_settings,
                     clock=self._clock,
                 )
@@ -220,6 +232,10 @@ class LocalEngine(Engine):
         """Look whether what serves still answers."""
         for runner in list(self._awake):
             runner.check_pulses()
+
+    def report_held(self) -> None:
+        """Tell what every replica held since the last time."""
+        self._held.report()
 
     async def _every(self, seconds: float, what: Callable[[], None]) -> None:
         # Half a second off the clock's whole ones: two reports must not fall into one bucket of the autoscaler.

@@ -13,8 +13,10 @@ from typing import cast
 import orjson
 
 from roost_platform.domain.errors import DeadlineExceeded, ReplicaLost, RoostError
+from roost_platform.engines.local.held import HeldReplica
 from roost_platform.engines.local.output import Output
 from roost_platform.engines.local.pulse import Pulse, Sign, processor_ticks
+from roost_platform.engines.local.timeline import Part
 from roost_platform.engines.local.words import AnswerReader, read_failure, read_ready
 from roost_platform.engines.port import Done, UpstreamRequest, UpstreamResponse
 from roost_runtimes.frames import Buffer, FrameProtocol, Kind
@@ -79,6 +81,7 @@ class Replica(FrameProtocol):
     def __init__(self, *, pid: int, pidfd: int, output: int) -> None:
         super().__init__()
         self.pid = pid
+        self.held: HeldReplica  # from `assign` on; what a spare holds is nobody's
         self.state = State.SPARE
         self.inflight = 0
         self.idle_since = self._loop.time()
@@ -114,9 +117,18 @@ class Replica(FrameProtocol):
     async def connect(self, link: socket.socket) -> None:
         await self._loop.create_unix_connection(lambda: self, sock=link)
 
-    def assign(self, assignment: dict[str, object], on_line: Callable[[str], None], *, answer_bytes: int) -> None:
+    def assign(
+        self,
+        assignment: dict[str, object],
+        on_line: Callable[[str], None],
+        *,
+        answer_bytes: int,
+        held: HeldReplica,
+    ) -> None:
         """Hand the spare its model; `wait_ready` tells how it went. `answer_bytes`: the most it may answer with."""
         self.state = State.STARTING
+        self.held = held
+        held.does(Part.LOAD)
         self._answer_bytes = answer_bytes
         self._output.redirect(on_line)
         self.send_frame(Kind.ASSIGN, meta=orjson.dumps({**assignment, "answer_bytes": answer_bytes}))
@@ -185,6 +197,7 @@ class Replica(FrameProtocol):
         """Nothing new will be sent; the process exits when the last answer is out."""
         if self.state in (State.READY, State.STARTING):
             self.state = State.DRAINING
+            self.held.leaves()
             if self.inflight == 0:
                 self._tell_to_exit()
 
@@ -233,6 +246,7 @@ class Replica(FrameProtocol):
             self.was_ready = True
             self.idle_since = self.ready_since = self._loop.time()
             self.ready_at = perf_counter()
+            self.held.becomes_ready()
             self.on_ready(self)  # at once: somebody waits
         self._ready.set_result(None)
 
@@ -263,6 +277,7 @@ class Replica(FrameProtocol):
         """Give one slot back."""
         self.inflight -= 1
         if self.inflight == 0:
+            self.held.idle()
             self.idle_since = self._loop.time()
             if self.state is State.DRAINING:
                 # Not before: a slot may have been taken whose request is not sent yet.

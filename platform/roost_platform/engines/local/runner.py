@@ -4,19 +4,21 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from roost_platform.autoscaling.revision import RevisionScaler
 from roost_platform.domain.errors import DeadlineExceeded, RoostError, Unavailable
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import Readiness, Revision, RevisionKey, RevisionStatus
-from roost_platform.engines.local.budget import Budget, ReplicaLimits, replica_bytes
+from roost_platform.engines.local.budget import Budget, replica_bytes
+from roost_platform.engines.local.held import Held, HeldReplica
 from roost_platform.engines.local.replica import UNRESPONSIVE, Replica, State
 from roost_platform.engines.local.setbacks import Setbacks
+from roost_platform.engines.local.starting import Fetch, Locate, RunnerSettings, why_not_started
+from roost_platform.engines.local.timeline import Part
 from roost_platform.engines.local.waiting import Waiter, WaitingLine
-from roost_platform.engines.local.zygote import RUNTIME_MISSING, Spawner
+from roost_platform.engines.local.zygote import Spawner
 
 logger = logging.getLogger(__name__)
 
@@ -25,23 +27,6 @@ _STATUS_LOG_LINES = 20
 _END_GRACE_S = 5.0
 _SLOW_RUN_US = 1_000_000
 """Told to a replica, it makes no run on its event loop."""
-
-
-Locate = Callable[[str], tuple[Path, bool] | None]
-"""By digest, the file of an artifact and whether it is baked; None when it must be fetched first."""
-Fetch = Callable[[str], Awaitable[tuple[Path, bool]]]
-"""Brings the file to this machine. Raises RoostError."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerSettings:
-    queue_depth: int
-    """Requests that may wait for one revision; the next is refused."""
-    start_timeout_s: float
-    """How long a replica may take to become ready."""
-    cores: int
-    """Requests that one replica computes at once when its concurrency is not limited."""
-    limits: ReplicaLimits
 
 
 class Runner:
@@ -65,6 +50,7 @@ class Runner:
         on_awake: Callable[["Runner"], None],
         on_freed: Callable[[], None],
         on_idle: Callable[[Replica], None],
+        held: Held,
         settings: RunnerSettings,
         clock: Callable[[], float],
     ) -> None:
@@ -90,6 +76,8 @@ class Runner:
         self._on_freed = on_freed
         self._on_idle = on_idle
         self._settings = settings
+        self._held = held.revision(key, revision)
+        self._held.keep(policy.min_scale if reachable or not revision.proven else 0)
         self._starting = 0
         self._starts: set[asyncio.Task[None]] = set()
         self._setbacks = Setbacks()
@@ -113,6 +101,8 @@ class Runner:
                 best = replica
         if best is None or (limit and best.inflight >= limit):
             return None
+        if best.inflight == 0:
+            best.held.busy()
         best.inflight += 1
         return best
 
@@ -121,7 +111,7 @@ class Runner:
         self._most_wanted = None
         if self.scaler.request_in(self._clock()):
             self._on_awake(self)
-            self.tick()
+            self.tick(called=True)
 
     def left(self) -> None:
         """A request's slot is free again, or it never got one."""
@@ -137,7 +127,7 @@ class Runner:
         if not self._hopeful():
             self._on_awake(self)
             self.wanted = max(self.wanted, 1)
-            self.converge()
+            self.converge(called=True)
         return waiter
 
     def _hopeful(self) -> bool:
@@ -175,8 +165,8 @@ class Runner:
         """Whether the autoscaler has anything to do here."""
         return bool(self.replicas or self._starting or self.waiters or self.wanted)
 
-    def tick(self) -> None:
-        """One decision of the autoscaler, then make it so."""
+    def tick(self, *, called: bool = False) -> None:
+        """One decision of the autoscaler, then make it so. `called`: because of a request that came in."""
         if self.closed:
             return
         self.wanted = self.scaler.tick(self._clock(), self.ready)
@@ -184,27 +174,30 @@ class Runner:
             self.wanted = min(self.wanted, self._most_wanted)
         elif self.waiters and self.wanted == 0:
             self.wanted = 1
-        self.converge()
+        self.converge(called=called)
 
-    def converge(self) -> None:
-        """Start or drain replicas until there are as many as wanted."""
+    def converge(self, *, called: bool = False) -> None:
+        """Start or drain replicas until there are as many as wanted. `called`: a request wants them."""
         current = [r for r in self.replicas if r.state in (State.STARTING, State.READY)]
         missing = self.wanted - len(current) - self._starting
         self.starved = self.starved and missing > 0
         for _ in range(missing):
-            if not self._start_one():
+            if not self._start_one(called=called):
                 break
         if missing < 0:
             idle_first = sorted(current, key=lambda r: (r.state is State.READY, r.inflight))
             for replica in idle_first[:-missing]:
                 replica.drain()
+        if not self.starved:
+            self._held.ask_no_more()
 
-    def _start_one(self) -> bool:
+    def _start_one(self, *, called: bool) -> bool:
         now = self._loop.time()
         if self._setbacks.wait_s(now) or self.closed:
             return False
         self.starved = not self._budget.fits(self.size)
         if self.starved:
+            self._held.ask(called=called)
             self._make_room(self)
             return False
         if not self._waking and not self.ready:
@@ -212,17 +205,17 @@ class Runner:
             self.activations += 1
         self._budget.take(self.size)
         self._starting += 1
-        task = self._loop.create_task(self._start())
+        task = self._loop.create_task(self._start(self._held.begin(called=called)))
         self._starts.add(task)
         task.add_done_callback(self._starts.discard)
         return True
 
-    async def _start(self) -> None:
+    async def _start(self, held: HeldReplica) -> None:
         replica: Replica | None = None
         failure: tuple[str, str] | None = None
         try:
             # What is on this machine costs a wake no turn of the event loop, let alone a thread.
-            path, baked = self._locate(self.revision.digest) or await self._fetch(self.revision.digest)
+            path, baked = self._locate(self.revision.digest) or await self._pull(held)
             if self.closed:
                 raise Unavailable("the model is being stopped", code="stopping")
             replica = await self._zygote.take()
@@ -232,18 +225,28 @@ class Runner:
             replica.on_asks_to_drain = self._drain_and_replace
             self.replicas.append(replica)
             replica.assign(
-                self._assignment(path, baked=baked), self._log, answer_bytes=self._settings.limits.answer_bytes
+                self._assignment(path, baked=baked),
+                self._log,
+                answer_bytes=self._settings.limits.answer_bytes,
+                held=held,
             )
         except (RoostError, OSError) as error:
+            held.ends()
             self._budget.give_back(self.size)
             self._on_freed()
-            failure = _cannot_start(error)
+            failure = why_not_started(error)
         finally:
             self._starting -= 1
         if failure is not None:
             self._failed(*failure)
         elif replica is not None:
             await replica.wait_ready(self._settings.start_timeout_s)
+
+    async def _pull(self, held: HeldReplica) -> tuple[Path, bool]:
+        held.does(Part.PULL)
+        found = await self._fetch(self.revision.digest)
+        held.does(Part.SCHEDULE)
+        return found
 
     def _assignment(self, path: Path, *, baked: bool) -> dict[str, object]:
         return {
@@ -284,6 +287,7 @@ class Runner:
     def _gone(self, replica: Replica) -> None:
         was_draining = replica.state_before_gone is State.DRAINING
         self.replicas.remove(replica)
+        replica.held.ends()
         self._budget.give_back(self.size)
         self._on_freed()
         self._changed.set()
@@ -328,7 +332,9 @@ class Runner:
     def update(self, revision: Revision, policy: ScalingPolicy, *, reachable: bool) -> None:
         self.revision = revision
         self.policy = policy
-        self.scaler.update(policy, reachable=reachable or not self._proven)
+        reachable = reachable or not self._proven
+        self.scaler.update(policy, reachable=reachable)
+        self._held.keep(policy.min_scale if reachable else 0)
 
     def idle_replicas(self) -> list[Replica]:
         """Ready replicas that do nothing and that no min-scale holds: they may be put to sleep to make room."""
@@ -348,6 +354,7 @@ class Runner:
     async def close(self, *, drain_s: float) -> None:
         """Serve out what is in flight or waiting, for at most `drain_s` seconds, then end every replica."""
         self.closed = True
+        self._held.ask_no_more()
         end = self._loop.time() + drain_s
         await self._until(lambda: not self.waiters and not any(r.inflight for r in self.replicas), end)
         self.waiters.refuse(Unavailable("the model is being stopped", code="stopping", retry_after_s=1))
@@ -388,9 +395,3 @@ class Runner:
         if self._lines is None:
             self._lines = deque(maxlen=LOG_LINES)
         self._lines.append(line)
-
-
-def _cannot_start(error: Exception) -> tuple[str, str]:
-    if not isinstance(error, RoostError):
-        return ("ArtifactMissing", "the model's file cannot be read")
-    return ("RuntimeMissing" if error.code == RUNTIME_MISSING else "CannotStart", error.message)
