@@ -38,7 +38,7 @@ class _NoIntents:
 class Unmetered(Journal):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._real, self.intents = self.intents, _NoIntents()  # type: ignore[assignment]
+        self._real, self.intents = self.intents, _NoIntents()
         self._settled: Turn | None = None
 
     def close(self) -> None:

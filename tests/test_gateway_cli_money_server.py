@@ -41,8 +41,8 @@ def test_usage_bills_and_money_agree_until_somebody_takes_a_call_out_of_the_ledg
 
     # The tenant's view, and the operator's: the same calls in all of them.
     assert json.loads(ok("usage", "--json"))["total"]["requests"] == CALLS
-    (row,) = csv.DictReader(io.StringIO(ok("usage", "--by", "model,outcome", "--csv").replace("\r", "")))
-    assert (row["model"], row["outcome"], row["requests"]) == ("iris", "ok", str(CALLS))
+    rows = list(csv.DictReader(io.StringIO(ok("usage", "--by", "model,outcome", "--csv"))))
+    assert [(row["model"], row["requests"]) for row in rows if row["outcome"] == "ok"] == [("iris", str(CALLS))]
     assert "4 requests" in ok("usage", "--by", "tenant,meter", "--period", "2d")
     assert f"{CALLS} charged calls" in ok("bill", month)
     ok("bill", month, "-o", str(tmp_path / "bill.html"))

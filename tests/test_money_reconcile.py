@@ -12,8 +12,10 @@ from metering_parts import append, event, ledger_in, segments
 from reconcile_parts import DECEMBER, NOVEMBER, NOW, asking, pairs, plant, the_finding
 from roost_gateway.money.checks import calls
 from roost_gateway.money.checks.check import Check, Finding, ThisRun, Verdict
+from roost_gateway.predict.figures import PredictFigures
 from roost_platform.database.money_tables import ledger_conflicts, sources, unknown_calls
 from roost_platform.database.tables import usage_events
+from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.usage import Outcome
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.ledger import record
@@ -103,6 +105,17 @@ async def three_calls(journal):
     for number in range(3):
         append(journal, f"r{number}")
     await journal.written()
+
+
+@pytest.mark.sqlite
+def test_a_gateway_goes_on_counting_the_calls_of_models_that_are_deleted():
+    """Their series leave the metrics page; the ledger keeps their calls."""
+    figures = PredictFigures(known=lambda _tenant, model: model != "gone")
+    for tenant, model in (("acme", "iris"), ("acme", "gone"), ("rival", "gone"), ("acme", "gone")):
+        figures.answered(ServiceKey(tenant, model), Outcome.OK, seconds=0.1, queue_us=0, cold_start_us=0)
+    before = figures.answered_by_tenant()
+    list(figures.collect())
+    assert figures.answered_by_tenant() == before == {"acme": 3, "rival": 1}
 
 
 async def test_a_gateways_counters_its_journal_and_the_ledger_agree(database, tmp_path):

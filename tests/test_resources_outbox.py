@@ -18,6 +18,7 @@ from roost_platform.metering.files import Files
 from roost_platform.metering.outbox import Outbox
 from roost_platform.metering.outbox_shipper import OutboxShipper
 from roost_platform.metering.resource_lines import decode_lines, encode_usage
+from roost_platform.metering.resources import told_until
 
 
 def told(folder: Path, *usages: object, source: str = "run", **options: object) -> Outbox:
@@ -68,6 +69,23 @@ async def test_the_same_again_changes_nothing_and_another_under_its_key_is_put_a
         assert await database.read(conflicts) == [("run", "one/1")]
         assert await database.read(dirty) == marks
     assert (shipper.shipped, shipper.repeated, shipper.conflicts) == (1, 2, 1)
+
+
+async def test_how_far_a_replica_was_told_of_is_found_by_its_ids(tmp_path, each_database):
+    usages = [
+        replace(stretch(number), source=source, id=f"{replica}/{1_795_398_295_000_000 + number}", replica=replica)
+        for source, replica, number in (
+            ("knative", "p1", 1),
+            ("knative", "p1", 2),
+            ("knative", "p10", 9),
+            ("other", "p2", 5),
+        )
+    ]
+    told(tmp_path, *usages)
+    with ledger_in(tmp_path) as database:
+        await shipper_of(tmp_path, database).drain()
+        ends = await database.read(told_until, "knative", ["p1", "p10", "p2", "p"])
+    assert ends == {"p1": stretch(2).end, "p10": stretch(9).end}
 
 
 async def test_two_that_ship_the_same_files_at_once_store_all_of_it_once(tmp_path, each_database):

@@ -8,7 +8,7 @@ from roost_platform.domain.hours import hour_of
 from roost_platform.metering.outbox import Outbox
 from roost_platform.metering.outbox_shipper import OutboxShipper
 
-STRIDE = {"sqlite": 1, "postgresql": 4}
+STRIDE = {"sqlite": 1, "postgresql": 6}
 """Of so many steps one is the last; a process and its connections take their time on PostgreSQL."""
 
 
@@ -33,7 +33,7 @@ async def test_killed_before_any_step_it_loses_nothing_that_was_written_and_stor
     names = {f"{usage.source}:{usage.id}" for usage in stored}
     assert len(names) == len(stored)
     assert written <= names
-    assert runs >= 30 / STRIDE[each_database], "there are that many steps at least"
+    assert runs >= 20 / STRIDE[each_database], "there are that many steps at least"
     assert len([usage for usage in stored if usage.source == f"run{runs - 1:03}"]) == STRETCHES
     for usage in stored:
         assert usage == stretch(int(usage.id.removeprefix("one/")), source=usage.source)

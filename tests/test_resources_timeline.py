@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost_platform.domain.resources import ResourceUsage
@@ -134,10 +134,11 @@ KEY = RevisionKey(ServiceKey("acme", "iris"), "iris-00001")
 REVISION = Revision(name=KEY.name, version=3, digest="0" * 64, size=1, signature=Signature((), ()))
 ACTS = st.lists(
     st.tuples(
-        st.integers(0, 90 * SECOND),
-        st.sampled_from(["begin", "ready", "busy", "busy", "idle", "idle", "leave", "end", "keep", "report"]),
+        st.one_of(st.integers(0, 90 * SECOND), st.sampled_from([300 * SECOND, 1300 * SECOND, 2900 * SECOND, HOUR])),
+        st.sampled_from([*["busy", "idle"] * 4, "begin", "ready", "leave", "end", "keep", "report"]),
         st.integers(0, 5),
     ),
+    min_size=10,
     max_size=60,
 )
 
@@ -154,14 +155,22 @@ class Reference:
         self.ready: list[HeldReplica] = []
         self.leaving: list[HeldReplica] = []
         self.busy: list[HeldReplica] = []
-        self.expected: Counter[str] = Counter()
+        self.expected: Counter[tuple[int, str]] = Counter()
+        """Microseconds by hour and state."""
 
     def passes(self, gap: int) -> None:
+        while gap > (left := HOUR - self.time.of_day % HOUR):
+            self._passes(left)
+            gap -= left
+        self._passes(gap)
+
+    def _passes(self, gap: int) -> None:
         busy = sum(one in self.busy for one in self.ready)
         reserved = min(max(self.revision.min_scale - busy, 0), len(self.ready) - busy)
         idle = len(self.ready) + len(self.leaving) - len(self.busy) - reserved
         numbers = {"setup": len(self.setup), "active": len(self.busy), "idle": idle, "reserved": reserved}
-        self.expected.update({state: number * gap for state, number in numbers.items()})
+        hour = self.time.of_day // HOUR
+        self.expected.update({(hour, state): number * gap for state, number in numbers.items()})
         self.time.passes(gap)
 
     def act_begin(self, _: int) -> None:
@@ -198,19 +207,33 @@ class Reference:
         self.held.report()
 
 
-@given(acts=ACTS)
-def test_so_many_are_reserved_as_min_scale_asks_for_beyond_those_that_are_busy(acts):
+@settings(max_examples=300)
+@given(acts=ACTS, ready=st.integers(1, 4), kept=st.integers(0, 3))
+def test_so_many_are_reserved_as_min_scale_asks_for_beyond_those_that_are_busy(acts, ready, kept):
     play = Reference()
+    play.act_keep(kept)
+    for _ in range(ready):
+        play.act_begin(0)
+        play.act_ready(0)
     for gap, act, number in acts:
         play.passes(gap)
         with suppress(ZeroDivisionError):  # there is none that it could happen to
             getattr(play, f"act_{act}")(number)
     play.held.end()
-    for state, us in play.expected.items():
-        assert sum(getattr(usage, f"{state}_us") for usage in play.told) == us, state
-    assert sum((usage.end - usage.start) // MICROSECOND for usage in play.told) == play.expected.total()
+    found: Counter[tuple[int, str]] = Counter()
+    for usage in play.told:
+        hour = int(usage.start.timestamp()) // 3600
+        found.update(
+            {(hour, state): getattr(usage, f"{state}_us") for state in ("setup", "active", "idle", "reserved")}
+        )
+        assert sum((usage.setup_us, usage.active_us, usage.idle_us, usage.reserved_us)) == lasted_us(usage)
+    assert +found == +play.expected
     assert len({(usage.source, usage.id) for usage in play.told}) == len(play.told)
     assert sum(usage.final for usage in play.told) == len({usage.replica for usage in play.told})
+
+
+def lasted_us(usage: ResourceUsage) -> int:
+    return (usage.end - usage.start) // MICROSECOND
 
 
 @given(gaps=st.lists(st.integers(0, 10**10), max_size=40), since=st.integers(1, 10**15))
@@ -234,4 +257,19 @@ def test_what_clocks_show_below_a_microsecond_makes_no_difference_over_many_call
     assert abs(sum(usage.active_us for usage in told) - exact) <= 2 + len(gaps)
     for usage in told:
         assert min(usage.active_us, usage.idle_us) >= 0
-        assert usage.active_us + usage.idle_us == (usage.end - usage.start) // MICROSECOND
+        assert usage.active_us + usage.idle_us == lasted_us(usage)
+
+
+def test_calls_on_both_sides_of_the_full_hour_are_each_counted_in_theirs():
+    play = Reference()
+    play.act_begin(0)
+    play.act_ready(0)
+    minute = 60 * SECOND
+    for gap, act in ((50, play.act_busy), (5, play.act_idle), (20, play.act_busy), (10, play.act_idle)):
+        play.passes(gap * minute)
+        act(0)
+    play.passes(minute)
+    play.held.end()
+    before, after = play.told
+    assert (before.active_us, before.idle_us) == (5 * minute, 55 * minute)
+    assert (after.active_us, after.idle_us) == (10 * minute, 16 * minute)

@@ -247,12 +247,12 @@ async def platform(
             interval_s=settings.budgets.interval_s,
             tells=settings.budgets.webhook is not None,
         )
-        statements = Statements(database=database, books=books, drain=metering.shipper.drain, clock=_now)
+        statements = Statements(database=database, books=books, drain=lambda: _drain(metering, holding), clock=_now)
         closing = Closing(
             database=database,
             statements=statements,
             source=metering.journal.source,
-            drain=metering.shipper.drain,
+            drain=lambda: _drain(metering, holding),
             leads=lambda: leadership.held,
             clock=_now,
         )
@@ -275,7 +275,7 @@ async def platform(
                 outbox=settings.data / "outbox",
                 books=books,
                 run=run_of(metering.journal, figures),
-                drain=metering.shipper.drain,
+                drain=lambda: _drain(metering, holding),
                 clock=_now,
             ),
             limits=settings.limits,
@@ -378,6 +378,12 @@ def _telling(
         clock=_now,
     )
     return [delivery.run()]
+
+
+async def _drain(metering: Metering, holding: Holding) -> None:
+    """Bring all that this gateway has metered to the database."""
+    await metering.shipper.drain()
+    await holding.shipper.drain()
 
 
 async def _flush_keys(authenticator: Authenticator) -> None:

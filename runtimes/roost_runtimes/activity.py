@@ -52,7 +52,12 @@ class Activity:
 
     def ended(self, now_ns: int) -> None:
         """There is none any more."""
-        self._book((now_ns + self._to_utc_ns) // 1000)
+        now_us, since_us = (now_ns + self._to_utc_ns) // 1000, self._since_us
+        if since_us is not None and now_us < self._over_us:  # as nearly always, and so for each of many requests
+            self.total_us += now_us - since_us
+            self._busy_us += now_us - since_us
+        else:
+            self._book(now_us)
         self._since_us = None
 
     def look(self, now_ns: int, *, first: int = 0) -> Past:

@@ -33,10 +33,11 @@ router = APIRouter(prefix="/api/v1/statements", tags=["usage and money"])
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MONTH = "A calendar month in UTC, like 2026-11."
-_MEDIA = ("text/csv", "text/html", "application/pdf", "application/cloudevents+json")
+_TEXTS = ("text/csv", "text/html", "application/pdf")
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {media: {"schema": {"type": "string"}} for media in _MEDIA},
+        "content": {media: {"schema": {"type": "string"}} for media in _TEXTS}
+        | {"application/cloudevents+json": {"schema": {"type": "object"}}},
         "description": "The document; all forms but `json` and `html` as a file to save.",
     }
 }

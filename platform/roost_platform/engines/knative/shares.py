@@ -23,6 +23,8 @@ PATIENCE_US = 60_000_000
 """So long after a stretch its replica is asked for it."""
 START_US = 3600_000_000
 """So long after a stretch of starting it is waited for how the start ends."""
+SECOND_US = 1_000_000
+"""So exact are births and ends."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -71,8 +73,8 @@ class Replica:
     def end_us(self) -> int | None:
         """When it ended; None = not yet, as far as is known. Never later than it was there."""
         pod = self.pod
-        if pod.ended_us is not None:
-            end = pod.ended_us
+        if pod.ended_us is not None:  # the second in which it ended
+            end = max(pod.ended_us, min(self.alive_us, pod.ended_us + SECOND_US - 1))
         elif pod.over or self.gone:
             end = self.alive_us if pod.limit_us is None else min(self.alive_us, pod.limit_us)
         else:
@@ -208,10 +210,14 @@ def is_woken(replica: Replica, everyone: Sequence[Replica], kept: Kept) -> bool:
     kept in any case, and it is not the one that a new revision is tried with.
     """
     born = replica.pod.born_us
-    if kept.min_scale or kept.proven_us is None or kept.proven_us >= born or replica.pod.restarted:
+    if kept.min_scale or replica.pod.restarted:
         return False
-    others = (other for other in everyone if other is not replica)
-    return not any(other.marks[2] <= born and (other.end_us is None or other.end_us > born) for other in others)
+    others = [other for other in everyone if other is not replica]
+    ended = [other for other in others if other.end_us is not None and other.end_us < born + SECOND_US]
+    tried = kept.proven_us is not None and kept.proven_us < born
+    if not tried and not any(other.marks[2] < other.horizon_us for other in ended):
+        return False
+    return not any(other.marks[2] <= born for other in others if other not in ended)
 
 
 def _next(replica: Replica) -> int:
