@@ -48,6 +48,9 @@ lock: $(INSTALLED)  ## by version and hash: all that is installed (requirements.
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) - --output-file runtimes/images/build.lock
 
+torture: $(INSTALLED)  ## a thousand kills of the real server, gateways and replicas; about half an hour
+	ROOST_TEST_KILLS=1000 $(BIN)/python -m pytest -p no:xdist tests/test_server_kill.py
+
 focus: $(INSTALLED)  ## our FOCUS files before FinOps' own validator; needs Python 3.12 or newer
 	$(BIN)/python tests/focus_validation.py
 

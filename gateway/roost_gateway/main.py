@@ -8,10 +8,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +22,7 @@ from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.api.app import create_api
 from roost_gateway.artifacts import ArtifactDoor
+from roost_gateway.charging import Charging
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.deployments.following import Following
 from roost_gateway.door import Door
@@ -30,21 +31,12 @@ from roost_gateway.holding import Holding
 from roost_gateway.logs import configure_logs
 from roost_gateway.metering import Metering
 from roost_gateway.metrics import EngineFiguresCollector, make_page
-from roost_gateway.money.alerts import AlertDelivery, Webhook
-from roost_gateway.money.budgets import Budgets
-from roost_gateway.money.closing import Closing
-from roost_gateway.money.reconcile import Reconciliation, run_of
-from roost_gateway.money.spending import Spending
-from roost_gateway.money.statements import Statements
 from roost_gateway.operator_key import operator_key
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.lane import Lane
 from roost_gateway.server import listen, make_server, stop_on_signals, url_of
 from roost_gateway.settings import Settings
-from roost_platform.billing.price_file import default_price_books, load_price_books
-from roost_platform.billing.price_store import record_prices
-from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.gateways import Gateways
 from roost_platform.database.leadership import Leadership
@@ -235,27 +227,17 @@ async def platform(
             limits=settings.limits,
             serving=lambda: running.serving,
         )
-        books = _price_books(settings)
-        await database.write(record_prices, books, now=_now())
-        budgets = Budgets(
+        charging = Charging(
+            settings,
             database=database,
             directory=directory,
-            spent=Spending(database=database, books=books),
-            currency=books.currency,
-            leads=lambda: leadership.held,
-            clock=_now,
-            interval_s=settings.budgets.interval_s,
-            tells=settings.budgets.webhook is not None,
-        )
-        statements = Statements(database=database, books=books, drain=lambda: _drain(metering, holding), clock=_now)
-        closing = Closing(
-            database=database,
-            statements=statements,
-            source=metering.journal.source,
-            drain=lambda: _drain(metering, holding),
+            metering=metering,
+            holding=holding,
+            answered=figures,
             leads=lambda: leadership.held,
             clock=_now,
         )
+        await charging.start()
         api = create_api(
             database=database,
             directory=directory,
@@ -266,18 +248,10 @@ async def platform(
             deployments=deployments,
             engine=engine,
             shipper=metering.shipper,
-            books=books,
-            statements=statements,
-            budgets=budgets,
-            reconciliation=Reconciliation(
-                database=database,
-                journal=settings.data / "journal",
-                outbox=settings.data / "outbox",
-                books=books,
-                run=run_of(metering.journal, figures),
-                drain=lambda: _drain(metering, holding),
-                clock=_now,
-            ),
+            books=charging.books,
+            statements=charging.statements,
+            budgets=charging.budgets,
+            reconciliation=charging.reconciliation,
             limits=settings.limits,
             runtimes=engine.runtimes,
             url=url,
@@ -291,9 +265,7 @@ async def platform(
             gateways.run(),
             Following(database=database, tenants=tenants, deployments=deployments).run(),
             _flush_keys(authenticator),
-            budgets.run(),
-            closing.run(),
-            *_telling(settings, database, budgets, leadership),
+            *charging.loops(),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
         running.lane = predict.lane
@@ -302,12 +274,7 @@ async def platform(
             api=api,
             authenticator=authenticator,
             metrics_page=make_page(
-                figures,
-                EngineFiguresCollector(engine),
-                metering.figures,
-                holding.figures,
-                budgets.figures,
-                closing.figures,
+                figures, EngineFiguresCollector(engine), metering.figures, holding.figures, *charging.figures
             ),
             ready=lambda: running.serving,
         )
@@ -350,40 +317,6 @@ def _engine(
         on_usage=holding.tell,
         told_until=holding.told_until,
     )
-
-
-def _price_books(settings: Settings) -> PriceBooks:
-    if settings.prices is None:
-        return default_price_books()
-    try:
-        return load_price_books(settings.prices.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RoostError(f"ROOST_PRICES: {settings.prices} is not a text file") from error
-
-
-def _telling(
-    settings: Settings, database: Database, budgets: Budgets, leadership: Leadership
-) -> list[Coroutine[Any, Any, None]]:
-    """The loop that delivers alerts, where somebody wants to be told."""
-    if settings.budgets.webhook is None:
-        return []
-    delivery = AlertDelivery(
-        database=database,
-        webhook=Webhook(
-            settings.budgets.webhook.get_secret_value(), source=f"{settings.public_url or ''}/api/v1/budget"
-        ),
-        figures=budgets.figures,
-        alerted=budgets.alerted,
-        leads=lambda: leadership.held,
-        clock=_now,
-    )
-    return [delivery.run()]
-
-
-async def _drain(metering: Metering, holding: Holding) -> None:
-    """Bring all that this gateway has metered to the database."""
-    await metering.shipper.drain()
-    await holding.shipper.drain()
 
 
 async def _flush_keys(authenticator: Authenticator) -> None:

@@ -119,12 +119,7 @@ def usage_report(
     names = tuple(dict.fromkeys(group_by))
     keys = [dimensions[name].label(f"key_{name}") for name in names]
     event = usage_events.c
-    query = (
-        select(*keys, *_sums())
-        .where(event.time >= start, event.time < end)
-        .group_by(*keys)
-        .order_by(*keys)
-    )
+    query = select(*keys, *_sums()).where(event.time >= start, event.time < end).group_by(*keys).order_by(*keys)
     if tenant is not None:
         query = query.where(event.tenant == tenant)
     if model is not None:
