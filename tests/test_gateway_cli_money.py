@@ -203,14 +203,14 @@ def test_show_may_be_left_out(server, roost, words):
     assert json.loads(roost(*words).stdout) == STATEMENT
 
 
-def test_without_a_month_all_statements_are_listed(server, roost):
+def test_final_statements_and_notes_are_listed(server, roost):
     final = {"id": "acme-2026-10", "tenant": "acme", "month": "2026-10", "kind": "statement", "status": "paid"}
     final |= {"currency": "USD", "total": "105.30", "finalized_at": "2026-11-01T01:00:00+00:00"}
     note = final | {"id": "acme-2026-10-C1", "kind": "credit_note", "of": "acme-2026-10", "total": "-5.00"}
     server.on("GET /api/v1/statements", {"statements": [final | {"of": ""}, note]})
-    shown = roost("bill").stdout
+    shown = roost("bill", "list").stdout
     assert all(part in shown for part in ("acme-2026-10-C1", "credit note", "paid", "105.30", "2026-11-01 01:00:00Z"))
-    found = records(roost("bill", "--csv"))
+    found = records(roost("bill", "list", "--csv"))
     assert [(row["id"], row["of"], row["total"]) for row in found] == [
         ("acme-2026-10", "", "105.30"),
         ("acme-2026-10-C1", "acme-2026-10", "-5.00"),
@@ -219,13 +219,13 @@ def test_without_a_month_all_statements_are_listed(server, roost):
 
 def test_the_operator_lists_the_statements_of_all_tenants(server, roost):
     server.on("GET /api/v1/statements", {"statements": []})
-    roost("bill", "--all", environment=OPERATOR)
-    roost("bill", environment=OPERATOR)
+    roost("bill", "list", "--all", environment=OPERATOR)
+    roost("bill", "list", environment=OPERATOR)
     assert [asked.headers["authorization"] for asked in server.asked] == [
         "Bearer roost_operator",
         "Bearer roost_tenant",
     ]
-    assert roost("bill", "2026-11", "--all").exit_code == 2
+    assert roost("bill", "list", "2026-11").exit_code == 2
 
 
 def test_what_the_server_refuses_is_told_with_what_to_do(server, roost):
@@ -244,7 +244,7 @@ def test_what_the_server_refuses_is_told_with_what_to_do(server, roost):
 
 def test_a_tenant_without_statements_is_told_how_to_see_the_running_month(server, roost):
     server.on("GET /api/v1/statements", {"statements": []})
-    assert roost("bill").stdout == "No statement is there yet. See this month so far with: roost bill YYYY-MM\n"
+    assert roost("bill", "list").stdout == "No statement is final yet. See this month so far with: roost bill\n"
 
 
 def test_a_bill_as_a_file_is_what_the_server_wrote(server, roost, tmp_path):

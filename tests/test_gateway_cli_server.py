@@ -106,7 +106,7 @@ def test_a_tenants_whole_life(roost, tmp_path):
     month = f"{datetime.now(UTC):%Y-%m}"
     assert json.loads(ok("bill", month, "--json"))["charged_calls"] == 5
     assert "5 charged calls" in ok("bill", month)
-    assert json.loads(ok("bill", "--json")) == {"statements": []}
+    assert json.loads(ok("bill", "list", "--json")) == {"statements": []}
     assert ok("bill", month, "--csv").splitlines()[0].startswith("id,kind,tenant,month,status")
     events = json.loads(ok("bill", "events", month, "1", "--json"))["events"]
     assert sum(event["quantity"] for event in events) == 5

@@ -23,37 +23,38 @@ FORMS = ("json", "csv", "html", "pdf", "focus", "cloudevents")
 _LISTED = ("id", "tenant", "month", "kind", "of", "status", "currency", "total", "finalized_at")
 
 Month = Annotated[str, typer.Argument(metavar="YYYY-MM", help="A calendar month in UTC.")]
-StatementId = Annotated[str, typer.Argument(metavar="ID", help="Of a final statement, as `roost bill` lists it.")]
+StatementId = Annotated[str, typer.Argument(metavar="ID", help="Of a final statement, as `roost bill list` has it.")]
 
 
 @command(app, "show", example="roost bill show 2026-11 --format pdf -o acme-2026-11.pdf")
 def show_bill(
     session: Session,
     *,
-    month: Annotated[
-        str | None, typer.Argument(metavar="[YYYY-MM]", help="Show the statement of this month; else list them.")
-    ] = None,
+    month: Annotated[str | None, typer.Argument(metavar="[YYYY-MM]", help="Default: this month, so far (UTC).")] = None,
     form: Annotated[str | None, typer.Option("--format", metavar="FORM", help=f"{', '.join(FORMS)}.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")] = None,
-    all_tenants: Annotated[bool, typer.Option("--all", help="List those of all tenants (operator).")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Show the statement of a month, or list final ones and notes. `show` may be left out: roost bill 2026-11."""
-    form = form or ("csv" if as_csv and month is not None else None)
-    if month is None:
-        if form is not None or output is not None:
-            raise typer.BadParameter("say of which month, like 2026-11", param_hint="YYYY-MM")
-        with session.connect(as_operator=all_tenants) as roost:
-            session.emit(roost.statements(), _list_csv if as_csv else _show_list)
-        return
-    if all_tenants:
-        raise typer.BadParameter("a statement is one tenant's: say --tenant NAME", param_hint="--all")
-    check_month(month, now=datetime.now(UTC), hint="YYYY-MM")
+    """Show the statement of a month. `show` may be left out: roost bill 2026-11."""
+    month = check_month(month, now=datetime.now(UTC), hint="YYYY-MM")
+    form = form or ("csv" if as_csv else None)
     if form is None and output is None:
         with session.connect() as roost:
             session.emit(roost.statement(month), show_statement)
         return
     _save(session, month, form=_form_of(form, output), output=output)
+
+
+@command(app, "list", example="roost bill list")
+def list_bills(
+    session: Session,
+    *,
+    all_tenants: Annotated[bool, typer.Option("--all", help="Those of all tenants (operator).")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """List final statements and notes."""
+    with session.connect(as_operator=all_tenants) as roost:
+        session.emit(roost.statements(), _list_csv if as_csv else _show_list)
 
 
 @command(app, "events", example="roost bill events 2026-11 3 --limit 20")
@@ -156,7 +157,7 @@ def _events_csv(document: Document) -> None:
 
 def _show_list(document: Document) -> None:
     if not document["statements"]:
-        show.say("No statement is there yet. See this month so far with: roost bill YYYY-MM")
+        show.say("No statement is final yet. See this month so far with: roost bill")
         return
     show.table(
         ["ID", "TENANT", "MONTH", "KIND", "STATUS", "TOTAL#", "CURRENCY", "FINAL SINCE"],
