@@ -36,8 +36,7 @@ def _close(url: str, tenant: str, at: str, after: bool, now: datetime) -> None:
 
     def die_at_commit(connection: Any) -> None:
         if after:
-            driver = connection.connection.driver_connection
-            driver.execute("COMMIT") if connection.dialect.name == "sqlite" else driver.commit()
+            connection.connection.driver_connection.execute("COMMIT")
         os.kill(os.getpid(), signal.SIGKILL)
 
     def arm(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

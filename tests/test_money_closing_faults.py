@@ -74,9 +74,7 @@ def failing(database: Database, number: int, *, lost: bool):
 
     def at_commit(connection):
         if next(count) == number:
-            if lost:
-                driver = connection.connection.driver_connection
-                driver.execute("COMMIT") if connection.dialect.name == "sqlite" else driver.commit()
+            connection.connection.driver_connection.execute("COMMIT" if lost else "ROLLBACK")
             raise Unavailable("the connection is lost")
 
     hooks = (
