@@ -224,7 +224,7 @@ class Campaign:
         assert [file.name for file in (data / "staging").iterdir()] == []
         of_this_life = [file.suffix for file in sorted((data / "journal").iterdir(), key=lambda file: file.suffix)]
         assert of_this_life in ([".open"], [".jsonl", ".open"])
-        known = {"artifacts", "baked", "journal", "lock", "server.json", "staging"}
+        known = {"artifacts", "baked", "journal", "lock", "outbox", "server.json", "staging"}
         assert {file.name for file in data.iterdir() if not file.name.startswith("roost.db")} == known
 
     async def _check_versions(self) -> None:
