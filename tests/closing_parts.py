@@ -13,8 +13,11 @@ from databases import url_of
 from metering_parts import event, ledger_in
 from roost_gateway.money.closing import Closing
 from roost_gateway.money.statements import Statements
+from roost_platform.billing.lines import Category
+from roost_platform.billing.months import parse_month
 from roost_platform.billing.price_file import load_price_books
 from roost_platform.billing.prices import PriceBooks
+from roost_platform.billing.statements import Statement
 from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
 from roost_platform.database.money_tables import statements
@@ -112,3 +115,13 @@ def migrated(folder: Path) -> Iterator[Database]:
 def closer_in(folder: Path, **about: Any) -> Iterator[Closer]:
     with ledger_in(folder) as database:
         yield Closer(database, **about)
+
+
+async def bill(closer: Closer, month: str = "2026-10", tenant: str = "acme") -> Statement:
+    return await closer.statements.get(tenant, parse_month(month))
+
+
+def corrections_of(statement: Statement) -> list[tuple[str, int, str]]:
+    """Month, quantity and amount of what is corrected."""
+    lines = [line for line in statement.lines if line.category is Category.CORRECTION]
+    return [(line.month, line.quantity, str(line.amount)) for line in lines]

@@ -9,25 +9,21 @@ month in which a tenant used nothing gets one when there is something of an earl
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from roost_gateway.money.closing_figures import ClosingFigures
+from roost_gateway.money.due import Due, find_due, is_final, just_over
 from roost_gateway.money.statements import Statements
 from roost_platform.billing.late import LATEST, still_corrected
-from roost_platform.billing.months import Month, month_of, parse_month
-from roost_platform.billing.statements import Kind
+from roost_platform.billing.months import month_of
 from roost_platform.database.connection import Database
-from roost_platform.database.money_tables import statements
 from roost_platform.domain.errors import RoostError
 from roost_platform.domain.hours import HOUR, hour_of
 from roost_platform.metering.hours import RolledUp, ahead, refresh
-from roost_platform.metering.progress import first_use, note_shipped, runs_behind, users
+from roost_platform.metering.progress import note_shipped, runs_behind
 
 log = logging.getLogger(__name__)
 
@@ -39,37 +35,6 @@ _HOURS_AT_ONCE = 4
 """Rolled up in one transaction, which holds up other writers on SQLite."""
 _RECENT = timedelta(days=100)
 """How far back every look goes for months that have no statement; the first look goes back to the beginning."""
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A tenant's month that ended long enough ago and has no statement."""
-
-    tenant: str
-    month: Month
-    quiet: bool = False
-    """Nothing was used in it: its statement is made if it has corrections of earlier months."""
-
-
-class ClosingFigures(Collector):
-    """What closing says on the metrics page of the gateway that leads."""
-
-    def __init__(self) -> None:
-        self.finalized = 0
-        self.waiting = 0
-        """Months of tenants that are due and not known to be complete, at the last look."""
-        self.late_calls = 0
-        """Calls that came more than 35 days late, into months whose statements are final: they are on no statement."""
-        self.ahead_calls = 0
-        """Calls in the ledger whose time has not come yet, at the last look."""
-
-    def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily("roost_statements_final", "Statements made final", value=self.finalized)
-        yield CounterMetricFamily(
-            "roost_usage_late_calls", "Calls that came too late for any statement", value=self.late_calls
-        )
-        yield GaugeMetricFamily("roost_statements_waiting", "Statements that wait for usage", value=self.waiting)
-        yield GaugeMetricFamily("roost_usage_ahead_calls", "Calls with a time in the future", value=self.ahead_calls)
 
 
 class Closing:
@@ -144,9 +109,9 @@ class Closing:
     async def _came_late(self, added: RolledUp, now: datetime) -> None:
         """What no statement to come will take up is told to people."""
         month = month_of(added.hour)
-        to_come = [each for each in (month_of(now), *_just_over(now)) if still_corrected(month, each)]
+        to_come = [each for each in (month_of(now), *just_over(now)) if still_corrected(month, each)]
         for each in (month, *to_come):
-            if not await self._database.read(_is_final, added.tenant, each):
+            if not await self._database.read(is_final, added.tenant, each):
                 return
         self.figures.late_calls += added.more_calls
         log.error(
@@ -196,52 +161,6 @@ class Closing:
                 "month_waits_for_usage",
                 extra={"tenant": due.tenant, "month": str(due.month), "runs": ", ".join(behind[:10])},
             )
-
-
-def find_due(connection: Connection, *, before: datetime, since: datetime | None = None) -> list[Due]:
-    """Months that ended by then, in which a tenant used something, and that have no statement; the oldest first.
-
-    `since`: only months from the one on that holds this moment; None = all. Among them are quiet ones, of the last weeks.
-    To be run by `Database.read`.
-    """
-    found = []
-    for tenant in users(connection):
-        row = statements.c
-        final = set(connection.scalars(select(row.month).where(row.tenant == tenant, row.kind == Kind.STATEMENT)))
-        at = _BEGINNING if since is None else month_of(since).start
-        used_in = set()
-        while (used := first_use(connection, tenant, at)) is not None and (month := month_of(used)).end <= before:
-            used_in.add(month)
-            at = month.end
-        found += [Due(tenant, month) for month in used_in if str(month) not in final]
-        found += [
-            Due(tenant, month, quiet=True)
-            for month in _just_over(before)
-            if month not in used_in and str(month) not in final and _may_correct(month, final)
-        ]
-    return sorted(found, key=lambda due: (due.month, due.tenant))
-
-
-def _just_over(before: datetime) -> list[Month]:
-    """The months that ended within the time in which usage may come late."""
-    found, month = [], month_of(month_of(before).start - datetime.resolution)
-    while month.end > before - LATEST:
-        found.append(month)
-        month = month_of(month.start - datetime.resolution)
-    return found
-
-
-def _may_correct(month: Month, final: set[str]) -> bool:
-    return any(still_corrected(parse_month(earlier), month) for earlier in final)
-
-
-_BEGINNING = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
-
-def _is_final(connection: Connection, tenant: str, month: Month) -> bool:
-    row = statements.c
-    query = select(row.id).where(row.tenant == tenant, row.month == str(month), row.kind == Kind.STATEMENT)
-    return connection.scalar(query) is not None
 
 
 def _without(runs: list[str]) -> str:
