@@ -94,7 +94,7 @@ _CALLS = st.fixed_dictionaries(
 _STRETCHES = st.fixed_dictionaries(
     {"start": _MOMENTS, **_MODELS, "resource_class": st.sampled_from(["cpu-1", "gpu-1", ""])}
     | dict.fromkeys(("setup_us", "active_us", "reserved_us", "cold_starts", "load_us", "job_us"), _AMOUNT)
-    | {"byte_seconds": st.one_of(_AMOUNT, st.integers(2**60, 2**61))}
+    | {"byte_seconds": st.one_of(_AMOUNT, st.integers(2**56, 2**57))}
 )
 _CORRECTIONS = st.fixed_dictionaries(
     {"time": _MOMENTS, **_MODELS, "outcome": st.sampled_from(Outcome)}
