@@ -9,7 +9,7 @@ Nothing here reads a clock: `now` is in seconds on one clock that does not run b
 
 from roost_platform.autoscaling.decider import Decider, Decision
 from roost_platform.autoscaling.scaler import Scaler
-from roost_platform.autoscaling.stats import FIRST_REQUEST, ConcurrencyReporter
+from roost_platform.autoscaling.stats import FIRST_REQUEST, ConcurrencyReporter, Reporter
 from roost_platform.autoscaling.targets import decider_spec, scaler_spec
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import Readiness
@@ -20,14 +20,23 @@ class RevisionScaler:
 
     __slots__ = ("_decider", "_decision", "_desired", "_reporter", "_scaler")
 
-    def __init__(self, policy: ScalingPolicy, *, reachable: bool, proven: bool, now: float, ready: int = 0) -> None:
+    def __init__(
+        self,
+        policy: ScalingPolicy,
+        *,
+        reachable: bool,
+        proven: bool,
+        now: float,
+        ready: int = 0,
+        reporter: Reporter | None = None,
+    ) -> None:
         """A revision that is not `proven` yet is started at its initial scale once, even if nobody asks for it; it
         should count as reachable until then. A proven one sleeps: zero until the first tick. `ready` replicas that are
-        there already (more than one) are kept until their load is known.
+        there already (more than one) are kept until their load is known. `reporter`: None = count requests.
         """
         self._decider = Decider(decider_spec(policy, reachable=reachable), ready_at_start=ready, now=now)
         self._scaler = Scaler(scaler_spec(policy, reachable=reachable), proven=proven, now=now)
-        self._reporter = ConcurrencyReporter()
+        self._reporter: Reporter = reporter or ConcurrencyReporter()
         self._decision: Decision | None = None
         self._desired = 0
 

@@ -1,6 +1,7 @@
 """What the gateway measures of one revision: how many requests are in flight on average, and how many arrive."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,19 @@ FIRST_REQUEST = Stat(concurrency=1.0, requests=1.0)
 
 FORGET_S = 3.0
 """Seconds without a report after which a revision with nothing in flight is not known any more."""
+
+
+class Reporter(Protocol):
+    """What tells the load of one revision: counted by `ConcurrencyReporter`, or known where it is simulated."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def request_in(self, now: float) -> bool: ...
+
+    def request_out(self, now: float) -> None: ...
+
+    def report(self, now: float) -> Stat | None: ...
 
 
 class ConcurrencyReporter:

@@ -1,7 +1,7 @@
 """The Engine port: what runs revisions. Every engine passes the contract suite in tests/test_engines_contract.py."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -106,13 +106,65 @@ def tell_nobody(usage: ResourceUsage) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineFigures:
-    """Gauges for the metrics page; a snapshot."""
+class RevisionFigures:
+    """One revision that is awake, or about to be. None = this engine cannot know it."""
 
-    wanted: dict[RevisionKey, int] = field(default_factory=dict)
-    ready: dict[RevisionKey, int] = field(default_factory=dict)
-    queued: dict[RevisionKey, int] = field(default_factory=dict)
+    wanted: int
+    """Replicas the autoscaler wants."""
+    ready: int
+    starting: int
+    """Replicas on their way to being ready."""
+    idle: int | None
+    """Ready replicas without a request."""
+    queued: int
+    """Requests that wait for a replica."""
+    in_flight: int
+    """Requests that replicas work on."""
+    most: int
+    """max-scale; 0 = no bound."""
+    desired: int | None = None
+    """Replicas that the load alone calls for, before bounds and delays."""
+    stable: float | None = None
+    """Average load over the stable window, in requests in flight or requests a second: what the policy's metric says."""
+    panic: float | None = None
+    """The same over the panic window."""
+    panicking: bool | None = None
+    cold_starts: int = 0
+    """How often it came up from no replica, its first start included, since this gateway runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFigures:
+    """What one replica of this machine uses."""
+
+    revision: RevisionKey
+    number: int
+    """0, 1, 2 …, the lowest that no other replica of the revision has: so names stay few."""
+    memory_bytes: int
+    """Resident memory of its own; pages that it shares with its parent since the fork count, those of files do not."""
+    processor_s: float
+    """Processor time so far, in seconds."""
+    cores: float
+    """What it may count on."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """For the metrics page; a snapshot. What only grows has been counted since the engine was made."""
+
+    revisions: dict[RevisionKey, RevisionFigures] = field(default_factory=dict)
     activations: int = 0
+    """Revisions woken from zero."""
+    restarts: dict[tuple[RevisionKey, str], int] = field(default_factory=dict)
+    """By reason: replicas that had been ready and ended although nobody wished it. Reasons are a bounded set."""
+    failed_starts: dict[tuple[RevisionKey, str], int] = field(default_factory=dict)
+    """By reason: replicas that never became ready. Reasons are a bounded set."""
+    replicas: tuple[ReplicaFigures, ...] = ()
+    """Of this machine; empty where replicas run elsewhere."""
+    cores: int = 0
+    """Of this machine, as far as this process may use them; 0 where replicas run elsewhere."""
+    spares: dict[str, int] = field(default_factory=dict)
+    """By runtime: processes that wait for a model."""
 
 
 class Engine(ABC):
@@ -158,6 +210,13 @@ class Engine(ABC):
     @abstractmethod
     def status(self, key: ServiceKey) -> ServiceStatus:
         """What is true now, one entry per revision applied. Unknown keys give no entries."""
+
+    @abstractmethod
+    def figures_of(self, key: ServiceKey) -> Mapping[str, RevisionFigures]:
+        """Figures of this moment for every revision applied, asleep or not, by its name. Unknown keys give none.
+
+        Requests are those of this gateway; replicas are all there are.
+        """
 
     @abstractmethod
     def log(self, revision: RevisionKey, lines: int) -> list[str]:

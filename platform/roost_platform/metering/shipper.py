@@ -6,6 +6,8 @@ ledger: shipped again, a line changes nothing.
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,8 +55,9 @@ class Shipper:
         stretch_bytes: int = STRETCH_BYTES,
         backlog: Backlog | None = None,
         files: Files = REAL_FILES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`backlog` is kept up to date while `run` does."""
+        """`backlog` is kept up to date while `run` does. `clock`: seconds that do not run back."""
         self.shipped = 0
         """Events that this process added to the ledger."""
         self.repeated = 0
@@ -69,6 +72,8 @@ class Shipper:
         self._stretch_bytes = stretch_bytes
         self._backlog = backlog or Backlog()
         self._files = files
+        self._clock = clock
+        self._current_at = clock()
         self._offsets: dict[str, int] = {}
         self._lock = asyncio.Lock()
         self._begun = 0
@@ -78,6 +83,11 @@ class Shipper:
     def unshipped_bytes(self) -> int:
         """Bytes of the journal that are not in the ledger yet (as far as this shipper has looked)."""
         return sum(max(0, each.size - self._offsets.get(each.name, 0)) for each in find_segments(self._folder))
+
+    @property
+    def lag_s(self) -> float:
+        """For how long usage has been waiting: seconds since all that was written then was in the ledger; 0 = none waits."""
+        return self._clock() - self._current_at if self.unshipped_bytes else 0.0
 
     async def ship_once(self) -> int:
         """Ship what is there now; returns how many events were new to the ledger.
@@ -125,6 +135,7 @@ class Shipper:
 
     async def _pass(self) -> int:
         self._begun += 1
+        began_at = self._clock()
         found = find_segments(self._folder)
         unknown = [each.name for each in found if each.name not in self._offsets]
         if unknown:
@@ -137,6 +148,7 @@ class Shipper:
             except FileNotFoundError:  # another shipper was faster
                 self._offsets.pop(segment.name, None)
         self._completed = self._begun
+        self._current_at = began_at
         return new
 
     async def _ship(self, segment: Found) -> int:

@@ -157,7 +157,7 @@ class _Zygote:
         if not await self._ready():
             return None
         with tempfile.TemporaryDirectory(prefix="roost-check-") as folder:
-            answer, errors = await _open_pipe(), await _open_pipe()
+            answer, errors = _Pipe(), _Pipe()
             try:
                 begun = self._send(job | {"folder": folder}, answer.child_end, errors.child_end)
             finally:
@@ -264,46 +264,48 @@ class _Zygote:
         self._jobs.clear()
 
 
-class _Pipe(asyncio.Protocol):
-    """What a child writes to one descriptor: all is read, so that it is never held up, and the first 64 kB are kept."""
+class _Pipe:
+    """What a child writes to one descriptor: all is read, so that it is never held up, and the first 64 kB are kept.
 
-    def __init__(self, child_end: int) -> None:
+    Not uvloop's own reader of pipes: that closes a descriptor twice, and in between another thread may have been given
+    the same number for a file of its own.
+    """
+
+    def __init__(self) -> None:
         self.kept = bytearray()
         self.overflown = False
-        self._read = 0
+        self._length = 0
         self.on_overflow: Callable[[], None] = lambda: None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.child_end = child_end
-        self._transport: asyncio.BaseTransport | None = None
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        self._read_end, self.child_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._read_end, False)
+        self._loop.add_reader(self._read_end, self._read)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
+    def _read(self) -> None:
+        try:
+            data = os.read(self._read_end, LONGEST_ANSWER)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
         self.kept += data[: max(LONGEST_ANSWER - len(self.kept), 0)]
-        self._read += len(data)
-        if self._read > LONGEST_ANSWER and not self.overflown:
+        self._length += len(data)
+        if self._length > LONGEST_ANSWER and not self.overflown:
             self.overflown = True
             self.on_overflow()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
 
     def close_child_end(self) -> None:
         """The child has its own copy."""
         os.close(self.child_end)
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-
-async def _open_pipe() -> _Pipe:
-    read_end, child_end = os.pipe2(os.O_CLOEXEC)
-    reader = os.fdopen(read_end, "rb", buffering=0)
-    _, pipe = await asyncio.get_running_loop().connect_read_pipe(lambda: _Pipe(child_end), reader)
-    return pipe
+        if self._read_end >= 0:
+            self._loop.remove_reader(self._read_end)
+            os.close(self._read_end)
+            self._read_end = -1
+            self.done.set_result(None)
 
 
 def check_environment() -> dict[str, str]:

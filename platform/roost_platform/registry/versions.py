@@ -91,6 +91,12 @@ def storage_used(connection: Connection, tenant: str) -> int:
     return int(total or 0)
 
 
+def storage_by_tenant(connection: Connection) -> dict[str, int]:
+    """As `storage_used`, of all tenants that have versions."""
+    query = select(versions.c.tenant, func.sum(versions.c.size)).group_by(versions.c.tenant)
+    return {tenant: int(total) for tenant, total in connection.execute(query)}
+
+
 def require_room(connection: Connection, key: ServiceKey, size: int, quota: Quota) -> None:
     """Raises Throttled (quota_exceeded) when this version would be one model or some bytes too many."""
     used = storage_used(connection, key.tenant)

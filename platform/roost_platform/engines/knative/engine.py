@@ -33,7 +33,7 @@ from roost_platform.engines.knative.seen import Seen
 from roost_platform.engines.knative.settings import KnativeSettings
 from roost_platform.engines.knative.wish import Wish
 from roost_platform.engines.knative.work_queue import WorkQueue
-from roost_platform.engines.port import Engine, EngineFigures, OnUsage, Upstream, tell_nobody
+from roost_platform.engines.port import Engine, EngineFigures, OnUsage, RevisionFigures, Upstream, tell_nobody
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +202,11 @@ class KnativeEngine(Engine):
         model = self._models.get(key)
         return ServiceStatus(key, tuple(model.statuses().values()) if model is not None else ())
 
+    def figures_of(self, key: ServiceKey) -> dict[str, RevisionFigures]:
+        """Of the autoscaler, Knative's objects tell what it wants, not what it averages: that is in its own metrics."""
+        model = self._models.get(key)
+        return {name: model.figures(name) for name in model.statuses()} if model is not None else {}
+
     def log(self, revision: RevisionKey, lines: int) -> list[str]:
         """As far as it was fetched: asking has it fetched, so a moment later there is more."""
         model = self._models.get(revision.service)
@@ -214,16 +219,15 @@ class KnativeEngine(Engine):
         return Lease(model, revision.name, deadline, self._ingress)
 
     def figures(self) -> EngineFigures:
-        figures = EngineFigures(activations=self._past_activations + sum(m.activations for m in self._models.values()))
+        figures = EngineFigures(activations=self._past_activations + sum(m.activations.total() for m in self._models.values()))
         for model in self._models.values():
             if not model.is_busy:
                 continue
             for name, status in model.statuses().items():
                 key = RevisionKey(model.key, name)
-                if status.wanted or status.running:
-                    figures.wanted[key], figures.ready[key] = status.wanted, status.running
-                if queued := model.queued.get(name, 0):
-                    figures.queued[key] = queued
+                queued = model.queued.get(name, 0)
+                if status.wanted or status.running or queued:
+                    figures.revisions[key] = model.figures(name)
         return figures
 
     # What happens.
@@ -246,7 +250,7 @@ class KnativeEngine(Engine):
     def _forget(self, model: Model) -> None:
         if self._models.get(model.key) is model and model.wish is None:
             del self._models[model.key]
-            self._past_activations += model.activations
+            self._past_activations += model.activations.total()
 
     # Loops; each runs for ever, one turn after the other.
 

@@ -34,6 +34,7 @@ from roost_platform.engines.knative.reconcile import (
 from roost_platform.engines.knative.seen import Seen
 from roost_platform.engines.knative.settings import KnativeSettings
 from roost_platform.engines.knative.wish import Applied, Wish
+from roost_platform.engines.port import RevisionFigures
 
 STATUS_LINES = 20
 SPENT_S = 60.0
@@ -74,7 +75,8 @@ class Model:
         """Knative revisions that go when their last call has ended."""
         self.queued: Counter[str] = Counter()
         """Calls that wait for a replica, by Roost's name of the revision; none of zero."""
-        self.activations = 0
+        self.activations: Counter[str] = Counter()
+        """How often a revision came up from zero, by the label that has Roost's name for it."""
         self.troubled = False
         """Whether the last look at it ended in an error."""
         self.applied: Applied | None = None
@@ -184,9 +186,10 @@ class Model:
 
     def count_activations(self) -> None:
         """Look which revisions have replicas now that had none before."""
-        awake = {name for name, pods in self._seen.pods(self.key).items() if any(is_ready(pod) for pod in pods)}
+        pods = self._seen.pods(self.key)
+        awake = {name for name, those in pods.items() if any(is_ready(pod) for pod in those)}
         if self._seen.synced:
-            self.activations += len(awake - self._awake)
+            self.activations.update(labels_of(pods[name][0]).get(names.REVISION, "") for name in awake - self._awake)
         self._awake = awake
 
     def notify(self) -> None:
@@ -213,6 +216,22 @@ class Model:
                 del self._since[name]
             self._looked_at = now
         return self._statuses
+
+    def figures(self, revision: str) -> RevisionFigures:
+        """Of a wished revision. What the autoscaler thinks is told by its own metrics, and who is idle by nobody."""
+        found, status = self.find(revision), self.status(revision)
+        assert self.wish is not None and found is not None, "it is wished"  # noqa: PT018
+        documents, pods = self._documents(found), self._pods_of(found)
+        return RevisionFigures(
+            wanted=status.wanted,
+            ready=status.running,
+            starting=max(0, len(pods) - status.running),
+            idle=None,
+            queued=self.queued.get(revision, 0),
+            in_flight=sum(self.inflight.get(document["metadata"]["name"], 0) for document in documents),
+            most=self.wish.service.scaling.max_scale,
+            cold_starts=self.activations[names.label_value(revision)],
+        )
 
     def log(self, revision: str, lines: int) -> list[str]:
         """What was fetched of the newest replica's log; asking has it fetched again."""

@@ -13,6 +13,7 @@ from roost_platform.domain.errors import NotFound, Unavailable
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 from roost_platform.engines.local.budget import Budget, Capacity, ReplicaLimits
 from roost_platform.engines.local.clocks import Clocks
+from roost_platform.engines.local.figures import Numbered, figures_of
 from roost_platform.engines.local.held import Held
 from roost_platform.engines.local.leases import Lease, LocalSlot
 from roost_platform.engines.local.pulse import PULSE_S
@@ -27,7 +28,7 @@ from roost_platform.engines.local.zygote import (
     say_isolation,
     zygote_environment,
 )
-from roost_platform.engines.port import REPORT_HELD_S, Engine, EngineFigures, OnUsage, tell_nobody
+from roost_platform.engines.port import REPORT_HELD_S, Engine, EngineFigures, OnUsage, RevisionFigures, tell_nobody
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class LocalEngine(Engine):
         self._past_activations = 0  # of revisions that are gone: the counter must not run back
         self._awake: dict[Runner, None] = {}
         self._starving: dict[Runner, None] = {}
+        self._numbered = Numbered()
         self._closing: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -177,6 +179,11 @@ class LocalEngine(Engine):
             return ServiceStatus(key, ())
         return ServiceStatus(key, tuple(self._runners[RevisionKey(key, r.name)].status() for r in service.revisions))
 
+    def figures_of(self, key: ServiceKey) -> dict[str, RevisionFigures]:
+        service = self._services.get(key)
+        revisions = service.revisions if service is not None else ()
+        return {r.name: figures_of(self._runners[RevisionKey(key, r.name)]) for r in revisions}
+
     def log(self, revision: RevisionKey, lines: int) -> list[str]:
         runner = self._runners.get(revision)
         return runner.log(lines) if runner else []
@@ -198,12 +205,15 @@ class LocalEngine(Engine):
         return LocalSlot(replica, deadline)
 
     def figures(self) -> EngineFigures:
-        awake = list(self._awake)
+        runners = self._runners.values()
         return EngineFigures(
-            wanted={r.key: r.wanted for r in awake},
-            ready={r.key: r.ready for r in awake},
-            queued={r.key: len(r.waiters) for r in awake},
-            activations=self._past_activations + sum(r.activations for r in self._runners.values()),
+            revisions={runner.key: figures_of(runner) for runner in self._awake},
+            activations=self._past_activations + sum(runner.activations for runner in runners),
+            restarts={(r.key, reason): n for r in runners for reason, n in r.setbacks.restarts.items()},
+            failed_starts={(r.key, reason): n for r in runners for reason, n in r.setbacks.failed_starts.items()},
+            replicas=self._numbered.look(self._awake),
+            cores=len(os.sched_getaffinity(0)),
+            spares={name: zygote.spares for name, zygote in self._zygotes.items()},
         )
 
     # Time passing: the loops call these; a test may.

@@ -78,9 +78,9 @@ class Runner:
         self._settings = settings
         self._held = held.revision(key, revision)
         self._held.keep(policy.min_scale if reachable or not revision.proven else 0)
-        self._starting = 0
+        self.starting = 0  # replicas that have no process yet
         self._starts: set[asyncio.Task[None]] = set()
-        self._setbacks = Setbacks()
+        self.setbacks = Setbacks()
         self._proven = revision.proven
         self._changed = asyncio.Event()
         self.starved = False
@@ -121,7 +121,7 @@ class Runner:
         """Join the queue. Raises Unavailable when it is full or when nothing is going to serve it soon."""
         if len(self.waiters) >= self._settings.queue_depth:
             raise Unavailable("too many requests wait for this model", code="queue_full", retry_after_s=1)
-        if self.closed or (self._setbacks.wait_s(self._loop.time()) and not self._hopeful()):
+        if self.closed or (self.setbacks.wait_s(self._loop.time()) and not self._hopeful()):
             raise self._unavailable()
         waiter = self.waiters.join(self._loop.create_future(), deadline)
         if not self._hopeful():
@@ -132,7 +132,7 @@ class Runner:
 
     def _hopeful(self) -> bool:
         """Whether some replica serves or is on its way."""
-        return self._starting > 0 or any(r.state in (State.STARTING, State.READY) for r in self.replicas)
+        return self.starting > 0 or any(r.state in (State.STARTING, State.READY) for r in self.replicas)
 
     def too_late(self) -> RoostError:
         """Why a request in the queue got no replica before its deadline."""
@@ -163,7 +163,7 @@ class Runner:
     @property
     def active(self) -> bool:
         """Whether the autoscaler has anything to do here."""
-        return bool(self.replicas or self._starting or self.waiters or self.wanted)
+        return bool(self.replicas or self.starting or self.waiters or self.wanted)
 
     def tick(self, *, called: bool = False) -> None:
         """One decision of the autoscaler, then make it so. `called`: because of a request that came in."""
@@ -179,7 +179,7 @@ class Runner:
     def converge(self, *, called: bool = False) -> None:
         """Start or drain replicas until there are as many as wanted. `called`: a request wants them."""
         current = [r for r in self.replicas if r.state in (State.STARTING, State.READY)]
-        missing = self.wanted - len(current) - self._starting
+        missing = self.wanted - len(current) - self.starting
         self.starved = self.starved and missing > 0
         for _ in range(missing):
             if not self._start_one(called=called):
@@ -193,7 +193,7 @@ class Runner:
 
     def _start_one(self, *, called: bool) -> bool:
         now = self._loop.time()
-        if self._setbacks.wait_s(now) or self.closed:
+        if self.setbacks.wait_s(now) or self.closed:
             return False
         self.starved = not self._budget.fits(self.size)
         if self.starved:
@@ -204,7 +204,7 @@ class Runner:
             self._waking = True
             self.activations += 1
         self._budget.take(self.size)
-        self._starting += 1
+        self.starting += 1
         task = self._loop.create_task(self._start(self._held.begin(called=called)))
         self._starts.add(task)
         task.add_done_callback(self._starts.discard)
@@ -236,7 +236,7 @@ class Runner:
             self._on_freed()
             failure = why_not_started(error)
         finally:
-            self._starting -= 1
+            self.starting -= 1
         if failure is not None:
             self._failed(*failure)
         elif replica is not None:
@@ -262,7 +262,7 @@ class Runner:
         }
 
     def _became_ready(self, replica: Replica) -> None:
-        self._setbacks.clear()
+        self.setbacks.clear()
         self._proven = True
         self._run_us = replica.run_us
         self._waking = False
@@ -307,10 +307,11 @@ class Runner:
             self._run_us = _SLOW_RUN_US  # it may have been busy where it cannot be cancelled: the next one uses threads
         # Killed from outside is not the model's doing, as far as one can tell; nor is the end of the zygote.
         if replica.was_ready:
+            self.setbacks.ended(reason)
             age_s = self._loop.time() - replica.ready_since
-            to_blame = self._setbacks.died_young(age_s, useful=replica.served > 0 or replica.lost_calls > 0)
+            to_blame = self.setbacks.died_young(age_s, useful=replica.served > 0 or replica.lost_calls > 0)
         else:
-            to_blame = not (replica.was_killed and self._setbacks.forgive_once())
+            to_blame = not (replica.was_killed and self.setbacks.forgive_once())
         if to_blame and not replica.orphaned:
             self._failed(reason, message)
         if (self.wanted or self.waiters) and not self.closed:
@@ -318,13 +319,13 @@ class Runner:
 
     def _failed(self, reason: str, message: str) -> None:
         """A start failed: wait longer each time, and let nobody wait for nothing."""
-        self._setbacks.add(reason, message, self._loop.time())
+        self.setbacks.add(reason, message, self._loop.time())
         if not self._hopeful():
             self.waiters.refuse(self._unavailable())
 
     def _unavailable(self) -> Unavailable:
-        reason, message = self._setbacks.last or ("Stopped", "it is being stopped")
-        wait = max(self._setbacks.wait_s(self._loop.time()), 0.1)
+        reason, message = self.setbacks.last or ("Stopped", "it is being stopped")
+        wait = max(self.setbacks.wait_s(self._loop.time()), 0.1)
         return Unavailable(f"the model cannot serve now ({reason}: {message})", code="not_ready", retry_after_s=wait)
 
     # Change and end.
@@ -362,7 +363,7 @@ class Runner:
             replica.drain()
             if replica.inflight:
                 replica.kill()
-        await self._until(lambda: not self.replicas and not self._starting, end + _END_GRACE_S)
+        await self._until(lambda: not self.replicas and not self.starting, end + _END_GRACE_S)
         for replica in list(self.replicas):
             replica.kill()
 
@@ -377,10 +378,10 @@ class Runner:
     def status(self) -> RevisionStatus:
         ready = self.ready
         reason = message = ""
-        readiness = Readiness.TRUE if (self._proven and not (self._setbacks.last and not ready)) else Readiness.UNKNOWN
-        if self._setbacks.last and not ready:
+        readiness = Readiness.TRUE if (self._proven and not (self.setbacks.last and not ready)) else Readiness.UNKNOWN
+        if self.setbacks.last and not ready:
             readiness = Readiness.FALSE
-            reason, message = self._setbacks.last
+            reason, message = self.setbacks.last
         elif self.starved and not ready:
             reason, message = "InsufficientCapacity", "this machine has no memory or cores left for another replica"
         elif readiness is Readiness.UNKNOWN:

@@ -1,7 +1,31 @@
-"""Failed starts of one revision in a row: why the last one failed, and when the next may be tried. No clock of its own."""
+"""Failed starts of one revision in a row: why the last one failed, and when the next may be tried. No clock of its own.
+
+All that failed or ended by itself is also counted, by reason.
+"""
+
+from collections import Counter
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 60.0
+
+OTHER = "Other"
+_KNOWN = frozenset(
+    {
+        "ArtifactMissing",
+        "CannotStart",
+        "Crashed",
+        "Exited",
+        "ExitedAtStart",
+        "Hung",
+        "LoadFailed",
+        "Misbehaved",
+        "OutOfMemory",
+        "RuntimeMissing",
+        "StartTimeout",
+        "Unresponsive",
+    }
+)
+"""Reasons that are counted by their names. A replica words its own failure, and it may be hostile: the rest is `Other`."""
 
 
 class Setbacks:
@@ -13,10 +37,19 @@ class Setbacks:
         self._count = 0
         self._retry_at = 0.0
         self._died_young = False
+        self.failed_starts: Counter[str] = Counter()
+        """By reason, since the beginning."""
+        self.restarts: Counter[str] = Counter()
+        """Replicas that had been ready and ended by themselves, or had to be ended, by reason; since the beginning."""
+
+    def ended(self, reason: str) -> None:
+        """A replica that had been ready ended, and nobody wished it to."""
+        self.restarts[_counted(reason)] += 1
 
     def add(self, reason: str, message: str, now: float) -> None:
         """One more failed start: the wait doubles, up to a bound."""
         self._count += 1
+        self.failed_starts[_counted(reason)] += 1
         self._retry_at = now + min(FIRST_BACKOFF_S * 2 ** (self._count - 1), MAX_BACKOFF_S)
         self.last = (reason, message)
 
@@ -44,3 +77,7 @@ class Setbacks:
     def wait_s(self, now: float) -> float:
         """Seconds until another start may be tried; 0 = now."""
         return max(0.0, self._retry_at - now)
+
+
+def _counted(reason: str) -> str:
+    return reason if reason in _KNOWN else OTHER

@@ -78,6 +78,11 @@ class Zygote:
     def children(self) -> int:
         return len(self._children)
 
+    @property
+    def spares(self) -> int:
+        """Processes that wait for a model."""
+        return sum(spare.state is State.SPARE for spare in self._spares)
+
     async def start(self) -> None:
         """Start the process if it is not there; returns when it can fork. Raises Unavailable when it cannot."""
         async with self._starting:
