@@ -24,6 +24,7 @@ from roost_platform.domain.usage import Outcome, UsageEvent
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+SECOND = timedelta(seconds=1)
 _MARK_END = b"\n\n"
 _MARK = 8  # hex digits
 _TYPES = (str, int, int, str, str, int, str, int, int, int, int, int, int, int, str)

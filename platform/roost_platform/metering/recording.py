@@ -7,21 +7,26 @@ transaction: their roll-ups are behind.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect
+from sqlalchemy.exc import DBAPIError
 
 from roost_platform.database.money_tables import dirty_hours
 from roost_platform.database.tables import usage_events
 from roost_platform.domain.usage import UsageEvent
 from roost_platform.metering.conflicts import AMOUNTS, SAME, find_in_lines, find_in_rows, put_aside
+from roost_platform.metering.line_rows import insert_rows
 from roost_platform.metering.line_sql import COLUMNS, insert_for, is_postgresql, line_values, lines_table
 from roost_platform.metering.lines import as_json, hours_of
 
-__all__ = ["CALLS", "Recorded", "insert_for", "mark_dirty", "record", "record_lines", "record_rows"]
+__all__ = ["CALLS", "UNFIT", "Recorded", "insert_for", "mark_dirty", "record", "record_lines", "record_rows"]
 
 CALLS = "calls"
 """The kind of dirty hours whose events these are."""
+UNFIT = (DBAPIError, ValueError, TypeError, OverflowError)
+"""What a line raises that does not fit the table."""
 _TIME = COLUMNS.index("time")
 _REQUESTS = COLUMNS.index("requests")
 _GROWS = (*AMOUNTS, "requests")
@@ -67,16 +72,14 @@ def record_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Reco
 
 
 def record_lines(connection: Connection, lines: bytes) -> Recorded:
-    """`record` for sound lines of a journal. Raises DBAPIError when one of them does not fit the table.
-
-    The database reads them itself, in one call: Python's lock stays free for the event loop meanwhile, which row by row
-    would wait for it thousands of times.
-    """
-    arrays = as_json(lines)
-    new = connection.exec_driver_sql(_insert_lines(connection.dialect), (arrays,)).rowcount
+    """`record` for sound lines of a journal. Raises one of UNFIT when one of them does not fit the table."""
+    if is_postgresql(connection.dialect):  # it reads them itself, in one call
+        new = connection.exec_driver_sql(_add_lines(connection.dialect), (as_json(lines),)).rowcount
+    else:
+        new = insert_rows(connection, lines, lambda rows: _add(connection.dialect, rows))
     conflicts = 0
     if new != lines.count(b"\n"):  # some were there: shipped before, sums, or of other content
-        conflicts = put_aside(connection, find_in_lines(connection, arrays))
+        conflicts = put_aside(connection, find_in_lines(connection, as_json(lines)))
     mark_dirty(connection, CALLS, hours_of(lines))
     return Recorded(new, conflicts)
 
@@ -96,19 +99,24 @@ def mark_dirty(connection: Connection, kind: str, hours: Iterable[tuple[str, dat
         connection.execute(more, marks)
 
 
-def _insert_lines(dialect: Dialect) -> str:
-    value = line_values(dialect)
+def _add_lines(dialect: Dialect) -> str:
+    values = ", ".join(line_values(dialect).values())
+    # PostgreSQL takes a key once in a statement.
+    return _add(
+        dialect,
+        f"SELECT DISTINCT ON (1, 2) {values} FROM {lines_table(dialect)} ORDER BY 1, 2, {_REQUESTS + 1} DESC",  # noqa: S608 (names of ours)
+    )
+
+
+@lru_cache(256)
+def _add(dialect: Dialect, rows: str) -> str:
     quote = dialect.identifier_preparer.quote
     columns = ", ".join(quote(name) for name in COLUMNS)
-    # `WHERE true` keeps SQLite from reading ON as a part of a join. PostgreSQL takes a key once in a statement.
-    once = "DISTINCT ON (1, 2) " if is_postgresql(dialect) else ""
-    most = f"ORDER BY 1, 2, {_REQUESTS + 1} DESC " if is_postgresql(dialect) else ""
     held = usage_events.name
     grown = ", ".join(f"{name} = excluded.{name}" for name in _GROWS)
     same = " AND ".join(f"{held}.{quote(name)} = excluded.{quote(name)}" for name in SAME)
     return (
-        f"INSERT INTO {held} ({columns}) SELECT {once}{', '.join(value.values())} "  # noqa: S608 (names of ours)
-        f"FROM {lines_table(dialect)} WHERE true {most}"
+        f"INSERT INTO {held} ({columns}) {rows} "
         f"ON CONFLICT (source, sequence) DO UPDATE SET {grown} WHERE {held}.requests < excluded.requests AND {same}"
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from roost_platform.database.connection import Database
 from roost_platform.database.tables import journal_positions
@@ -20,7 +20,7 @@ from roost_platform.domain.errors import RoostError
 from roost_platform.metering.backlog import Backlog
 from roost_platform.metering.files import REAL_FILES, Files, is_sealed
 from roost_platform.metering.lines import Stretch, read_lines, scan
-from roost_platform.metering.recording import Recorded, insert_for, record_lines, record_rows
+from roost_platform.metering.recording import UNFIT, Recorded, insert_for, record_lines, record_rows
 from roost_platform.metering.segments import DAMAGED, Found, find_segments
 
 _MEASURED_EVERY_S = 1.0
@@ -233,7 +233,7 @@ def _record(connection: Connection, found: Stretch) -> _Done:
             with connection.begin_nested():
                 recorded = record_lines(connection, found.sound)
             done.count(recorded, found.sound_lines)
-        except DBAPIError as error:  # some value does not fit the table: make it fit, or find the line that it is in
+        except UNFIT as error:  # some value does not fit the table: make it fit, or find the line that it is in
             if _is_outage(connection, error):
                 raise
             rows, unfit = read_lines(found.sound)
@@ -242,7 +242,7 @@ def _record(connection: Connection, found: Stretch) -> _Done:
     return done
 
 
-def _is_outage(connection: Connection, error: DBAPIError) -> bool:
+def _is_outage(connection: Connection, error: Exception) -> bool:
     """On SQLite a value that does not fit may be an OperationalError, too."""
     return connection.dialect.name == "postgresql" and isinstance(error, (OperationalError, InterfaceError))
 
