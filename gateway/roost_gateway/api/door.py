@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from roost_gateway.access.authentication import Authenticator
 from roost_gateway.api.bodies import SCOPE_KEY as BODY_KEY
 from roost_gateway.api.bodies import Body, LingeringSend
-from roost_gateway.errors import INTERNAL, answer_of
+from roost_gateway.errors import INTERNAL, answer_of, status_of
 from roost_gateway.request_ids import SCOPE_KEY as REQUEST_ID_KEY
 from roost_platform.domain.errors import InvalidRequest, RoostError
 
@@ -50,6 +50,7 @@ class Door:
         except RoostError as error:
             if answer.started:
                 raise
+            _log_cause(scope, error)
             await _send_error(scope, answer, error)
         except Exception:
             log.exception("request_failed", extra={"request_id": scope[REQUEST_ID_KEY], "method": scope["method"]})
@@ -69,6 +70,13 @@ class Door:
         for name in names:
             if names.count(name) > 1:
                 raise InvalidRequest(f"{name[:64]!r} is in the query more than once", field=name[:64])
+
+
+def _log_cause(scope: Scope, error: RoostError) -> None:
+    """A client is told that a disk or a database does not work; the operator, why."""
+    if error.__cause__ is not None and status_of(error) >= 500:
+        extra = {"code": error.code, "cause": repr(error.__cause__)[:300], "request_id": scope[REQUEST_ID_KEY]}
+        log.warning("request_refused", extra=extra)
 
 
 async def _send_error(scope: Scope, send: Send, error: RoostError) -> None:
