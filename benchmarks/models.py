@@ -62,7 +62,7 @@ def build(folder: Path) -> dict[str, Model]:
         "mlp": random.random((1, 1024), np.float32),
         "slow": np.array([[5.1, 3.5, 1.4, 0.2]], np.float32),
     }
-    makers = {"tiny": _tiny, "cnn": _cnn, "image": _image, "mlp": _mlp, "slow": _slow}
+    makers = {"tiny": _tiny, "cnn": _cnn, "image": _image, "mlp": _mlp, "slow": chain}
     return {name: _finish(folder, name, makers[name](), sample) for name, sample in samples.items()}
 
 
@@ -140,9 +140,9 @@ def _mlp() -> onnx.ModelProto:
     return _model("mlp", nodes, weights, (1024,), y=(TensorProto.FLOAT, (1024,)))
 
 
-def _slow() -> onnx.ModelProto:
+def chain(products: int = _SLOW_PRODUCTS, *, seed: int = 4) -> onnx.ModelProto:
     """Works in a core's own cache: two runs beside each other hardly disturb one another."""
-    random, side = np.random.default_rng(4), 256
+    random, side = np.random.default_rng(seed), 256
     weights = {
         "spread": random.standard_normal((4, side * side), np.float32),
         "square": np.array([-1, side, side], np.int64),
@@ -154,9 +154,9 @@ def _slow() -> onnx.ModelProto:
         helper.make_node("Reshape", ["flat", "square"], ["product0"]),
         *(
             helper.make_node("MatMul", [f"product{index}", f"w{index % 4}"], [f"product{index + 1}"])
-            for index in range(_SLOW_PRODUCTS)
+            for index in range(products)
         ),
-        helper.make_node("ReduceMean", [f"product{_SLOW_PRODUCTS}"], ["means"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMean", [f"product{products}"], ["means"], axes=[1], keepdims=0),
         helper.make_node("MatMul", ["means", "gather"], ["y"]),
     ]
     return _model("slow", nodes, weights, (4,), y=(TensorProto.FLOAT, (3,)))

@@ -20,17 +20,19 @@ from roost_gateway.api.app import ControlApi, create_api
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.money.budgets import Budgets
 from roost_gateway.money.checks.check import ThisRun
+from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.spending import Spending
 from roost_gateway.money.statements import Statements
 from roost_gateway.settings import LimitSettings
+from roost_platform.billing.exports import Issuer
 from roost_platform.billing.price_file import default_price_books
 from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.services import Readiness, RevisionKey, RevisionStatus, Service, ServiceKey, ServiceStatus
 from roost_platform.domain.signatures import Signature, Tensor
 from roost_platform.domain.tenants import Quota, hash_secret
-from roost_platform.engines.port import Engine, EngineFigures, Upstream
+from roost_platform.engines.port import Engine, EngineFigures, RevisionFigures, Upstream
 from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.checking import Checker
 from roost_platform.registry.registry import Registry
@@ -64,6 +66,7 @@ class ScriptedEngine(Engine):
         self.applied: list[Service] = []
         self.deleted: list[ServiceKey] = []
         self.says: dict[str, RevisionStatus] = {}
+        self.figures_say: dict[str, RevisionFigures] = {}
         self.apply_failures = 0
         self.delete_failures = 0
         self.drained = asyncio.Event()
@@ -112,6 +115,9 @@ class ScriptedEngine(Engine):
 
     def log(self, revision: RevisionKey, lines: int) -> list[str]:
         return []
+
+    def figures_of(self, key: ServiceKey) -> dict[str, RevisionFigures]:
+        return dict(self.figures_say)
 
     def figures(self) -> EngineFigures:
         return EngineFigures()
@@ -178,9 +184,10 @@ class Parts:
             registry=self.registry,
             deployments=self.deployments,
             engine=self.engine,
-            shipper=Shipper(journal_folder=self.folder / "journal", database=self.database),
+            drain=Shipper(journal_folder=self.folder / "journal", database=self.database).drain,
             books=default_price_books(),
             statements=self.statements(),
+            documents=Documents(Issuer()),
             budgets=budgets or self.budgets(),
             reconciliation=self.reconciliation(),
             limits=LimitSettings(**limits),

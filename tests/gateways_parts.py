@@ -73,7 +73,7 @@ async def predicting(parts: Parts, secret: str, *, backlog_bytes: int = 2**30) -
         authenticator=parts.authenticator,
         engine=parts.engine,
         journal=journal,
-        figures=PredictFigures(known=lambda *_: True),
+        figures=PredictFigures(models=lambda: [route.key for route in parts.directory.routes()]),
         limits=LimitSettings(),
         serving=lambda: True,
     )

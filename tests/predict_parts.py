@@ -224,7 +224,7 @@ async def predict_path(
     engine = LeasingEngine()
     async with gateway_parts(folder, engine=engine) as parts:
         directory = parts.directory
-        figures = PredictFigures(known=lambda tenant, model: directory.route(tenant, model) is not None)
+        figures = PredictFigures(models=lambda: [route.key for route in directory.routes()])
         secret = await parts.add_tenant("acme")
         await parts.serve(IRIS)
         journal = Journal(folder / "journal", source="test", limit_bytes=journal_limit, files=files)

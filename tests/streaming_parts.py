@@ -162,7 +162,7 @@ async def streamed_path(
     engine = StreamingEngine(way, secret)
     async with gateway_parts(folder, engine=engine) as parts:
         directory = parts.directory
-        figures = PredictFigures(known=lambda tenant, name: directory.route(tenant, name) is not None)
+        figures = PredictFigures(models=lambda: [route.key for route in directory.routes()])
         key = await parts.add_tenant("acme")
         await parts.serve(type(IRIS)("acme", model))
         journal = Journal(folder / "journal", source="test", limit_bytes=journal_limit)

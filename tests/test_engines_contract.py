@@ -15,7 +15,7 @@ import pytest
 from engine_harness import KEY, ROOM_S, Harness
 from engines_under_test import CLUSTERS, HARNESSES, HERE
 from roost_platform.domain.errors import DeadlineExceeded, NotFound, ReplicaLost, Unavailable
-from roost_platform.domain.services import Readiness
+from roost_platform.domain.services import Readiness, ServiceKey
 from roost_platform.domain.tenants import Quota
 
 
@@ -378,6 +378,23 @@ async def test_k30_replicas_that_are_taken_away_one_by_one_cost_no_call(under_te
     answers = await asyncio.gather(*clients)
     assert {answer for of_client in answers for answer in of_client} == {6}
     assert min(len(of_client) for of_client in answers) >= 4
+
+
+async def test_figures_tell_replicas_and_load_of_every_revision(under_test: Harness) -> None:
+    first, second = under_test.install(), under_test.install()
+    await under_test.apply(first, second, max_scale=3)
+    for revision in (first, second):
+        await under_test.until_ready(revision)
+    running = asyncio.create_task(under_test.call(first, 0.5))
+    await under_test.until(lambda: under_test.engine.figures_of(KEY)[first.name].in_flight == 1)
+    figures = under_test.engine.figures_of(KEY)
+    assert list(figures) == [first.name, second.name]
+    busy = figures[first.name]
+    assert (busy.ready, busy.queued, busy.cold_starts, busy.most) == (1, 0, 1, 3)
+    assert busy.wanted >= 1
+    await running
+    await under_test.until(lambda: under_test.engine.figures_of(KEY)[first.name].in_flight == 0)
+    assert under_test.engine.figures_of(ServiceKey("acme", "unknown")) == {}
 
 
 async def test_min_scale_holds_and_max_scale_bounds(under_test: Harness) -> None:

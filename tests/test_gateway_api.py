@@ -11,6 +11,7 @@ from gateway_parts import IRIS, Parts, gateway_parts, refusal
 from metering_parts import append
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.usage import Outcome
+from roost_platform.engines.port import RevisionFigures
 from roost_platform.metering.journal import Journal
 
 
@@ -151,11 +152,31 @@ async def test_status_and_logs_tell_why_a_version_failed(parts: Parts, acme: htt
     assert (status["state"], [r["ready"] for r in status["revisions"]]) == ("ready", ["True", "False"])
     failed = status["revisions"][1]
     assert (failed["reason"], failed["message"]) == ("ExitedAtStart", "it ended with status 1")
+    assert [r["load"] for r in status["revisions"]] == [None, None]
     logs = (await acme.get("/api/v1/models/iris/logs", params={"lines": 1, "revision": bad})).json()
     assert logs == {"revisions": [{"name": bad, "version": 2, "lines": ["Traceback: boom"]}]}
     assert [r["name"] for r in (await acme.get("/api/v1/models/iris/logs")).json()["revisions"]] == [good, bad]
     assert refusal(await acme.get("/api/v1/models/iris/logs?revision=x"))[0] == 404
     assert refusal(await acme.get("/api/v1/models/iris/logs?lines=0")) == (400, "invalid_request", "lines")
+
+
+async def test_status_tells_replicas_and_load(parts: Parts, acme: httpx.AsyncClient):
+    _, name = await parts.serve()
+    parts.engine.figures_say[name] = RevisionFigures(
+        wanted=3, ready=1, starting=2, idle=0, queued=4, in_flight=5, most=0, desired=3, stable=1.5, panic=2.5,
+        panicking=True, cold_starts=6,
+    )  # fmt: skip
+    (revision,) = (await acme.get("/api/v1/models/iris/status")).json()["revisions"]
+    assert revision["load"] == {
+        "replicas_starting": 2,
+        "queued": 4,
+        "in_flight": 5,
+        "desired": 3,
+        "average_stable": 1.5,
+        "average_panic": 2.5,
+        "panicking": True,
+        "cold_starts": 6,
+    }
 
 
 async def test_scaling_is_changed_and_put_back(parts: Parts, acme: httpx.AsyncClient):

@@ -1,6 +1,7 @@
 """The `roost` commands about models and money: what they send and what they print."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -165,6 +166,7 @@ def test_models_and_status_show_replicas_and_traffic(server, roost):
     model |= {"latest_version": 2, "state": "asleep", "replicas_ready": 0, "replicas_wanted": 0, "url": "http://h/iris"}
     revision = {"name": "iris-00002", "version": 2, "state": "ready", "ready": "True", "reason": "", "message": ""}
     revision |= {"replicas_wanted": 3, "replicas_ready": 1, "log": ["[bold]started"]}
+    revision["load"] = {"queued": 17, "in_flight": 29, "average_stable": 1.25, "panicking": True}
     server.on("GET /api/v1/models", {"models": [model]})
     scaling = {"min-scale": 0, "target": None}
     status = {"tenant": "acme", "model": "iris", "state": "waking", "traffic": traffic, "scaling": scaling}
@@ -173,6 +175,7 @@ def test_models_and_status_show_replicas_and_traffic(server, roost):
     assert all(part in listing for part in ("iris", "asleep", "v2 100 %", "0/0", "http://h/iris"))
     shown = roost("status", "iris").stdout
     assert all(part in shown for part in ("waking", "iris-00002", "1/3", "[bold]started", "min-scale=0"))
+    assert re.search(r"1/3 +17 +29 +1\.25 panic", shown)
 
 
 def test_scale_sends_numbers_and_puts_an_empty_value_back_to_the_default(server, roost):

@@ -6,8 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway_parts import IRIS, OPERATOR_KEY
 from predict_parts import PredictPath, predict_path
 from roost_gateway.door import Door
-from roost_gateway.metrics import EngineFiguresCollector, JournalFiguresCollector, make_page
-from roost_gateway.predict.figures import LATENCY_S, Histogram
+from roost_gateway.metrics.engine import EngineFiguresCollector
+from roost_gateway.metrics.histograms import LATENCY_S, Histogram
+from roost_gateway.metrics.journal import JournalFiguresCollector
+from roost_gateway.metrics.page import make_page
 from roost_platform.domain.errors import Unavailable
 from roost_platform.metering.auditing import Auditor
 from roost_platform.metering.settling import Settler
@@ -85,8 +87,8 @@ async def test_the_figures_are_those_of_the_calls(path: PredictPath):
     assert found["roost_request_duration_seconds_count model=iris tenant=acme"] == 4
     assert found["roost_request_duration_seconds_bucket le=+Inf model=iris tenant=acme"] == 4
     assert found["roost_queue_duration_seconds_count"] == 4
-    assert found["roost_cold_start_duration_seconds_count"] == 3
-    assert found["roost_cold_start_duration_seconds_sum"] == pytest.approx(3 * 30e-6)
+    assert found["roost_cold_start_duration_seconds_count model=iris tenant=acme"] == 3
+    assert found["roost_cold_start_duration_seconds_sum model=iris tenant=acme"] == pytest.approx(3 * 30e-6)
     assert found["roost_requests_in_flight"] == 0
     assert found["roost_journal_events_total"] == 4
     assert found["roost_journal_lag_bytes"] == sum(file.stat().st_size for file in path.folder.glob("*.jsonl")) > 0
@@ -114,9 +116,8 @@ def test_a_histograms_buckets_are_cumulative_and_their_ends_belong_to_them():
     histogram = Histogram((0.1, 1.0))
     for seconds in (0.05, 0.1, 0.5, 1.0, 7.0):
         histogram.observe(seconds)
-    buckets, total = histogram.cumulative()
-    assert buckets == [("0.1", 2.0), ("1.0", 4.0), ("+Inf", 5.0)]
-    assert total == pytest.approx(8.65)
+    assert histogram.cumulative() == [("0.1", 2), ("1.0", 4), ("+Inf", 5)]
+    assert histogram.total == pytest.approx(8.65)
     assert list(LATENCY_S) == sorted(set(LATENCY_S))
 
 

@@ -44,6 +44,8 @@ def test_what_holds_when_nothing_is_said():
         ("ROOST_LOCAL_MEMORY_BYTES", "1000", "local.memory_bytes", 1000),
         ("ROOST_JOURNAL_SYNC_INTERVAL_S", "0", "metering.sync_interval_s", 0),
         ("ROOST_JOURNAL_SHIP_INTERVAL_S", "0.5", "metering.ship_interval_s", 0.5),
+        ("ROOST_ISSUER_NAME", "Acme Cloud", "issuer.name", "Acme Cloud"),
+        ("ROOST_ISSUER_REGION", "fsn1", "issuer.region", "fsn1"),
         ("ROOST_LOCAL_SPARES", "", "local.spares", 4),
     ],
 )

@@ -139,11 +139,12 @@ async def test_a_model_that_sleeps_stays_ready_and_wakes_on_a_call(setting: Sett
     await engine.apply(make_service(first, to=first, window=6))
     await until_ready(engine, first)
     await fall_asleep(setting)
-    await until(lambda: not engine.figures().ready)
+    await until(lambda: not engine.figures().revisions)
     assert status_of(engine, first).ready is Readiness.TRUE
     assert (await call(engine, first))["version"] == "1"
     await until(lambda: engine.figures().activations == 2)
-    assert engine.figures().ready == {RevisionKey(KEY, first.name): 1}
+    assert {name: one.cold_starts for name, one in engine.figures_of(KEY).items()} == {first.name: 2}
+    assert {key: one.ready for key, one in engine.figures().revisions.items()} == {RevisionKey(KEY, first.name): 1}
 
 
 async def test_delete_lets_calls_in_flight_finish_and_leaves_nothing(setting: Setting, tmp_path: Path) -> None:

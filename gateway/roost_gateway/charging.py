@@ -10,11 +10,13 @@ from roost_gateway.metering import Metering
 from roost_gateway.money.alerts import AlertDelivery, Webhook
 from roost_gateway.money.budgets import Budgets
 from roost_gateway.money.closing import Closing
+from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation, run_of
 from roost_gateway.money.spending import Spending
 from roost_gateway.money.statements import Statements
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.settings import Settings
+from roost_platform.billing.exports import Issuer
 from roost_platform.billing.price_file import default_price_books, load_price_books
 from roost_platform.billing.price_store import record_prices
 from roost_platform.billing.prices import PriceBooks
@@ -45,10 +47,11 @@ class Charging:
         self._clock = clock
 
         async def drain() -> None:
-            """Bring all that this gateway has metered to the database."""
             await metering.shipper.drain()
             await holding.shipper.drain()
 
+        self.drain = drain
+        """Brings all that this gateway has metered to the database. Raises Unavailable or StorageFull."""
         self.budgets = Budgets(
             database=database,
             directory=directory,
@@ -60,6 +63,7 @@ class Charging:
             tells=settings.budgets.webhook is not None,
         )
         self.statements = Statements(database=database, books=self.books, drain=drain, clock=clock)
+        self.documents = Documents(Issuer(**settings.issuer.model_dump()))
         self._closing = Closing(
             database=database,
             statements=self.statements,

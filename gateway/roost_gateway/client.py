@@ -63,6 +63,10 @@ class RoostClient(MoneyCalls):
         except ApiError:
             return False
 
+    def metrics(self) -> str:
+        """The metrics page, in Prometheus' text format; for the operator, or from the server's own machine."""
+        return self._send("GET", "/metrics").text
+
     # Tenants and keys
 
     def create_tenant(self, name: str, quota: Mapping[str, float] | None = None) -> Document:

@@ -7,7 +7,7 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roost_gateway.access.authentication import Authenticator
-from roost_gateway.metrics import CONTENT_TYPE
+from roost_gateway.metrics.page import CONTENT_TYPE
 from roost_gateway.predict.paths import PREFIX
 from roost_gateway.request_ids import SCOPE_KEY, request_id_from
 from roost_platform.domain.errors import RoostError

@@ -9,6 +9,7 @@ from typing import Any, Self
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from roost_gateway.metrics.cold_starts import ColdStartFigures
 from roost_gateway.settings import Settings
 from roost_platform.database.connection import Database
 from roost_platform.domain.resources import ResourceUsage
@@ -34,11 +35,13 @@ class Holding:
         self.outbox = Outbox(folder, source=secrets.token_hex(8))
         self.shipper = OutboxShipper(folder=folder, database=database, interval_s=settings.metering.ship_interval_s)
         self.storage = StorageMeter(database=database, record=record_resources, clock=clock, leads=leads)
-        self.figures = OutboxFiguresCollector(self.outbox, self.shipper)
+        self.cold_starts = ColdStartFigures()
+        self.figures = (OutboxFiguresCollector(self.outbox, self.shipper), self.cold_starts)
 
     def tell(self, usage: ResourceUsage) -> None:
         """What engine and registry tell of what was held. Returns at once and raises nothing."""
         self.outbox.tell(usage)
+        self.cold_starts.told(usage)
 
     async def told_until(self, replicas: Sequence[str]) -> dict[str, datetime]:
         """By pod, the end of what the database knows of it. Raises Unavailable."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 import uvloop
+from prometheus_client import ProcessCollector
 from sqlalchemy.exc import SQLAlchemyError
 
 from roost_gateway.access.authentication import Authenticator
@@ -30,7 +31,10 @@ from roost_gateway.engines import knative_engine, local_engine
 from roost_gateway.holding import Holding
 from roost_gateway.logs import configure_logs
 from roost_gateway.metering import Metering
-from roost_gateway.metrics import EngineFiguresCollector, make_page
+from roost_gateway.metrics.engine import EngineFiguresCollector
+from roost_gateway.metrics.page import make_page
+from roost_gateway.metrics.quotas import QuotaFigures
+from roost_gateway.metrics.uploads import UploadFigures
 from roost_gateway.operator_key import operator_key
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
@@ -50,6 +54,7 @@ from roost_platform.metering.journal import Journal
 from roost_platform.registry.checking import Checker
 from roost_platform.registry.registry import Registry
 from roost_platform.registry.stores import make_store
+from roost_platform.registry.versions import storage_by_tenant
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +222,7 @@ async def platform(
         await gateways.join()
         stack.push_async_callback(gateways.leave)
 
-        figures = PredictFigures(known=lambda tenant, model: directory.route(tenant, model) is not None)
+        figures = PredictFigures(models=lambda: [route.key for route in directory.routes()])
         predict = PredictApp(
             directory=directory,
             authenticator=authenticator,
@@ -238,6 +243,9 @@ async def platform(
             clock=_now,
         )
         await charging.start()
+        quotas = QuotaFigures(
+            directory=directory, storage=lambda: database.read(storage_by_tenant), leads=lambda: leadership.held
+        )
         api = create_api(
             database=database,
             directory=directory,
@@ -247,9 +255,10 @@ async def platform(
             registry=registry,
             deployments=deployments,
             engine=engine,
-            shipper=metering.shipper,
+            drain=charging.drain,
             books=charging.books,
             statements=charging.statements,
+            documents=charging.documents,
             budgets=charging.budgets,
             reconciliation=charging.reconciliation,
             limits=settings.limits,
@@ -265,6 +274,7 @@ async def platform(
             gateways.run(),
             Following(database=database, tenants=tenants, deployments=deployments).run(),
             _flush_keys(authenticator),
+            quotas.run(),
             *charging.loops(),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
@@ -274,7 +284,14 @@ async def platform(
             api=api,
             authenticator=authenticator,
             metrics_page=make_page(
-                figures, EngineFiguresCollector(engine), metering.figures, holding.figures, *charging.figures
+                figures,
+                EngineFiguresCollector(engine),
+                UploadFigures(registry.checks),
+                quotas,
+                metering.figures,
+                *holding.figures,
+                *charging.figures,
+                ProcessCollector(namespace="roost", registry=None),
             ),
             ready=lambda: running.serving,
         )

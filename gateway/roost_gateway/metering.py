@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from roost_gateway.metrics import JournalFiguresCollector
+from roost_gateway.metrics.journal import JournalFiguresCollector
 from roost_gateway.settings import Settings
 from roost_platform.database.connection import Database
 from roost_platform.metering.auditing import Auditor

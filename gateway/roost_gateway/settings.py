@@ -67,6 +67,19 @@ class BudgetSettings(BaseSettings):
         return value
 
 
+class IssuerSettings(BaseSettings):
+    """Who issues the statements."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOST_ISSUER_", frozen=True, env_ignore_empty=True)
+
+    name: str = Field("Roost", max_length=100)
+    """On documents for people; FOCUS' provider, publisher and invoice issuer."""
+    event_source: str = Field("/roost/billing", max_length=500)
+    """A URI reference: `source` of the CloudEvents of statements."""
+    region: str = Field("", max_length=100)
+    """Where the models run, for FOCUS; empty where that has no name."""
+
+
 class ArtifactSettings(BaseSettings):
     """Where uploaded models are kept."""
 
@@ -117,6 +130,7 @@ class Settings(BaseSettings):
     artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
     metering: MeteringSettings = Field(default_factory=MeteringSettings)
     budgets: BudgetSettings = Field(default_factory=BudgetSettings)
+    issuer: IssuerSettings = Field(default_factory=IssuerSettings)
 
     @field_validator("operator_key")
     @classmethod

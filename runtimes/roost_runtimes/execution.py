@@ -177,9 +177,11 @@ class Execution:
     def _answer(self, ticket: Ticket, answer: Answer) -> None:
         ticket.answer = answer
         self.inflight -= 1
+        now_ns = perf_counter_ns()
         if not self.inflight:
-            self.activity.ended(perf_counter_ns())
+            self.activity.ended(now_ns)
         self._figures.count_answer(answer.status)
+        self._figures.request_us += (now_ns - ticket.born_ns) // 1000
         ticket.done(answer)
 
     def _execute(self, job: Job) -> None:

@@ -35,6 +35,8 @@ class Figures:
         self.rows = 0
         self.runs = 0
         self.busy_us = 0
+        self.request_us = 0
+        """From a request's arrival to its answer, summed; what was refused at once is not in it."""
 
     def count_answer(self, status: int) -> None:
         self.outcomes[_outcome(status)] += 1

@@ -1,6 +1,6 @@
 """The control API as one ASGI application: `create_api`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -24,6 +24,7 @@ from roost_gateway.api.door import Door
 from roost_gateway.api.services import Services
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.money.budgets import Budgets
+from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.statements import Statements
 from roost_gateway.request_ids import RequestIds
@@ -31,7 +32,6 @@ from roost_gateway.settings import LimitSettings
 from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database
 from roost_platform.engines.port import Engine
-from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.registry import Registry
 
 _ROUTERS = (
@@ -93,9 +93,10 @@ def create_api(
     registry: Registry,
     deployments: Deployments,
     engine: Engine,
-    shipper: Shipper,
+    drain: Callable[[], Awaitable[None]],
     books: PriceBooks,
     statements: Statements,
+    documents: Documents,
     budgets: Budgets,
     reconciliation: Reconciliation,
     limits: LimitSettings,
@@ -105,7 +106,7 @@ def create_api(
 ) -> ControlApi:
     """The control API over these parts, ready to be served; it starts and stops nothing.
 
-    `url` is how clients reach the gateway, `runtimes` what a version may be deployed with, the default first. Usable on
+    `drain` brings what this gateway has metered to the database; `url` is how clients reach the gateway, `runtimes` what a version may be deployed with, the default first. Usable on
     its own, and inside another ASGI application that has given the request its id already.
     """
     app = ControlApi(
@@ -124,9 +125,10 @@ def create_api(
         keys=keys,
         registry=registry,
         deployments=deployments,
-        shipper=shipper,
+        drain=drain,
         prices=books,
         statements=statements,
+        documents=documents,
         budgets=budgets,
         reconciliation=reconciliation,
         clock=clock,

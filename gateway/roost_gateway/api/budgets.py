@@ -72,7 +72,7 @@ class BudgetDocument(BaseModel):
 @router.get("", summary="Show a budget", responses=faults(403, 404, 409))
 async def get_budget(tenant: Reader, parts: Parts) -> BudgetDocument:
     """The tenant's budget, what is spent of it, and where that leads. 404 `no_budget` when none is set."""
-    await parts.shipper.drain()
+    await parts.drain()
     return _document(await parts.budgets.report(tenant.name))
 
 
@@ -81,7 +81,7 @@ async def put_budget(_operator: OperatorCaller, tenant: Reader, parts: Parts, wi
     """In place of the one there was. It holds when the answer comes: thresholds that are passed already are told of, and
     a hard cap that is reached is in force, or one that is no longer reached is not.
     """
-    await parts.shipper.drain()
+    await parts.drain()
     budget = Budget(
         tenant=tenant.name,
         amount=Decimal(wish.amount),

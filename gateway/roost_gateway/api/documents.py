@@ -198,6 +198,21 @@ class ModelDetails(ModelDocument):
     versions: list[VersionDocument]
 
 
+class LoadDocument(BaseModel):
+    """Of this moment. Requests are those of the gateway that answers; null = the engine does not say."""
+
+    replicas_starting: int = Field(description="On their way to being ready.")
+    queued: int = Field(description="Requests that wait for a replica.")
+    in_flight: int = Field(description="Requests that replicas work on; on a cluster, those that were sent there.")
+    desired: int | None = Field(description="Replicas that the load alone calls for, before bounds and delays.")
+    average_stable: float | None = Field(
+        description="The autoscaler's average over its stable window, in requests in flight or per second as `metric` says."
+    )
+    average_panic: float | None = Field(description="The same over its panic window.")
+    panicking: bool | None = Field(description="Whether the panic window rules, and nothing is scaled down.")
+    cold_starts: int = Field(description="How often it came up from no replica since this gateway runs.")
+
+
 class RevisionDocument(BaseModel):
     name: str = Field(examples=["iris-00001"])
     version: int
@@ -208,6 +223,7 @@ class RevisionDocument(BaseModel):
     replicas_wanted: int
     replicas_ready: int
     log: list[str] = Field(description="Last lines of the runtime's log, oldest first.")
+    load: LoadDocument | None = Field(description="Replicas and load of this moment; null = it is not run any more.")
 
 
 class StatusDocument(BaseModel):
@@ -215,7 +231,7 @@ class StatusDocument(BaseModel):
     model: str
     state: ModelState
     traffic: list[TrafficDocument]
-    scaling: dict[str, Any]
+    scaling: dict[str, Any] = Field(description="The policy in force for all revisions, in Knative's spelling.")
     revisions: list[RevisionDocument]
 
 

@@ -83,9 +83,12 @@ async def get_version(tenant: Reader, parts: Parts, model: str, number: str) -> 
 
 @router.get("/{model}/status", summary="Show how a model is", responses=faults(403, 404))
 async def get_status(tenant: Reader, parts: Parts, model: str) -> StatusDocument:
-    """Every revision with its readiness, the reason of a failure, and the last lines of its log."""
+    """Every revision with its readiness, the reason of a failure, replicas and load, and the last lines of its log.
+
+    Asking wakes nothing.
+    """
     route = found(parts, tenant, model)
-    return views.status_document(route, parts.deployments.statuses(route))
+    return views.status_document(route, parts.deployments.statuses(route), parts.deployments.figures(route))
 
 
 @router.get("/{model}/logs", summary="Show log lines", responses=faults(403, 404))

@@ -88,7 +88,7 @@ async def get_money(
     """
     now = parts.clock()
     wanted = month_of(now) if month is None else parse_month(month)
-    await parts.shipper.drain()
+    await parts.drain()
     overview = await make_overview(
         wanted, database=parts.database, books=parts.prices, statement_of=parts.statements.current
     )

@@ -119,7 +119,7 @@ async def rate_with_other_prices(
         raise InvalidRequest(f"the month {chosen} has not begun", code="invalid_month", field="month")
     name = None if tenant is None else check_name(tenant, field="tenant")
     other = await asyncio.to_thread(_read, await request.body())
-    await parts.shipper.drain()
+    await parts.drain()
     compared = await what_if(
         parts.database,
         books=parts.prices,

@@ -1,6 +1,6 @@
 """What the routes work with, handed to `create_api` in one piece and found again through the application."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
@@ -12,11 +12,11 @@ from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.money.budgets import Budgets
+from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.statements import Statements
 from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database
-from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.registry import Registry
 
 
@@ -30,9 +30,11 @@ class Services:
     keys: Keys
     registry: Registry
     deployments: Deployments
-    shipper: Shipper
+    drain: Callable[[], Awaitable[None]]
+    """Brings what this gateway has metered to the database. Raises Unavailable or StorageFull."""
     prices: PriceBooks
     statements: Statements
+    documents: Documents
     budgets: Budgets
     reconciliation: Reconciliation
     clock: Callable[[], datetime]

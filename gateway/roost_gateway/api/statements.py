@@ -1,6 +1,5 @@
 """Routes about statements: what a month costs, in all forms, down to its events; and what the operator does with them."""
 
-import asyncio
 import base64
 import json
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from roost_gateway.api.money_documents import (
 )
 from roost_gateway.api.services import Parts
 from roost_gateway.money.behind import events_behind
-from roost_platform.billing.exports import Form, render
+from roost_platform.billing.exports import Form
 from roost_platform.billing.months import parse_month
 from roost_platform.billing.statement_store import Listed
 from roost_platform.billing.statements import Statement
@@ -75,7 +74,7 @@ async def list_statements(caller: AnyCaller, parts: Parts, named: TenantQuery = 
 )
 async def get_statement(tenant: Billed, parts: Parts, month: MonthPath, form: FormQuery = Form.JSON) -> Response:
     """The tenant's bill for a month. A final one is the same bytes for ever; of a running month, it is what it costs so far."""
-    return await _rendered(await parts.statements.get(tenant, parse_month(month)), form)
+    return await _rendered(parts, await parts.statements.get(tenant, parse_month(month)), form)
 
 
 @router.get(
@@ -86,7 +85,7 @@ async def get_statement(tenant: Billed, parts: Parts, month: MonthPath, form: Fo
 )
 async def get_note(tenant: Billed, parts: Parts, month: MonthPath, note: str, form: FormQuery = Form.JSON) -> Response:
     """`note` is its number on the statement: C1, D2."""
-    return await _rendered(await parts.statements.get_note(tenant, parse_month(month), note), form)
+    return await _rendered(parts, await parts.statements.get_note(tenant, parse_month(month), note), form)
 
 
 @router.get("/{month}/lines/{line}/events", summary="List the events behind a line", responses=faults(403, 404))
@@ -126,7 +125,7 @@ async def get_events(
 )
 async def finalize(_operator: OperatorCaller, tenant: Billed, parts: Parts, month: MonthPath) -> Response:
     """It never changes again: what becomes known of the month later is on the next one. Doing it again changes nothing."""
-    return await _rendered(await parts.statements.finalize(tenant, parse_month(month)), Form.JSON)
+    return await _rendered(parts, await parts.statements.finalize(tenant, parse_month(month)), Form.JSON)
 
 
 @router.post(
@@ -138,7 +137,7 @@ async def finalize(_operator: OperatorCaller, tenant: Billed, parts: Parts, mont
 )
 async def add_note(_operator: OperatorCaller, parts: Parts, statement: str, wish: NoteWish) -> Response:
     """For a final statement. The same amount for the same reason is one note, however often it is sent."""
-    return await _rendered(await parts.statements.note(statement, wish.note()), Form.JSON, status=201)
+    return await _rendered(parts, await parts.statements.note(statement, wish.note()), Form.JSON, status=201)
 
 
 @router.post("/{statement}/marks", summary="Mark a final document", responses=faults(403, 404, 409))
@@ -147,8 +146,8 @@ async def set_mark(_operator: OperatorCaller, parts: Parts, statement: str, wish
     return _listed(await parts.statements.mark(statement, wish.state, wish.note))
 
 
-async def _rendered(statement: Statement, form: Form, *, status: int = 200) -> Response:
-    made = await asyncio.to_thread(render, statement, form)
+async def _rendered(parts: Parts, statement: Statement, form: Form, *, status: int = 200) -> Response:
+    made = await parts.documents.render(statement, form)
     saved = {} if form in (Form.JSON, Form.HTML) else _attached(made.filename)
     return Response(made.body, status_code=status, media_type=made.media_type, headers=saved)
 

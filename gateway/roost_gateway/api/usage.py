@@ -60,7 +60,7 @@ async def report_usage(
     """Calls whose answer was ready in [from, to), including those of a moment ago, and what was held in that time."""
     month = month_of(parts.clock())
     keys = _keys(group_by, for_all=tenant is None)
-    await parts.shipper.drain()
+    await parts.drain()
     document = await parts.database.read(
         _usage,
         tenant=None if tenant is None else tenant.name,

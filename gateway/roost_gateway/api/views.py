@@ -1,6 +1,6 @@
 """Domain values as documents of the control API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from roost_gateway.access.keys import NewKey
 from roost_gateway.access.routes import RevisionRecord, RevisionState, Route
@@ -9,6 +9,7 @@ from roost_gateway.api.services import Services
 from roost_gateway.deployments.rollout import model_state
 from roost_platform.domain.services import RevisionStatus, ServiceKey
 from roost_platform.domain.tenants import ApiKey, Tenant
+from roost_platform.engines.port import RevisionFigures
 from roost_platform.registry.versions import Version
 
 _INTERRUPTED = "its upload was interrupted before it was deployed; upload it again"
@@ -98,7 +99,9 @@ def model_document(route: Route, statuses: Sequence[RevisionStatus], *, url: str
     )
 
 
-def revision_document(record: RevisionRecord, status: RevisionStatus) -> documents.RevisionDocument:
+def revision_document(
+    record: RevisionRecord, status: RevisionStatus, figures: RevisionFigures | None
+) -> documents.RevisionDocument:
     return documents.RevisionDocument(
         name=record.revision.name,
         version=record.revision.version,
@@ -109,15 +112,31 @@ def revision_document(record: RevisionRecord, status: RevisionStatus) -> documen
         replicas_wanted=status.wanted,
         replicas_ready=status.running,
         log=list(status.log),
+        load=None if figures is None else load_document(figures),
     )
 
 
-def status_document(route: Route, statuses: Sequence[RevisionStatus]) -> documents.StatusDocument:
+def load_document(figures: RevisionFigures) -> documents.LoadDocument:
+    return documents.LoadDocument(
+        replicas_starting=figures.starting,
+        queued=figures.queued,
+        in_flight=figures.in_flight,
+        desired=figures.desired,
+        average_stable=figures.stable,
+        average_panic=figures.panic,
+        panicking=figures.panicking,
+        cold_starts=figures.cold_starts,
+    )
+
+
+def status_document(
+    route: Route, statuses: Sequence[RevisionStatus], figures: Mapping[str, RevisionFigures]
+) -> documents.StatusDocument:
     return documents.StatusDocument(
         tenant=route.key.tenant,
         model=route.key.model,
         state=model_state(route, statuses),
         traffic=traffic_documents(route),
         scaling=route.service.scaling.to_json(),
-        revisions=[revision_document(r, s) for r, s in zip(route.records, statuses, strict=True)],
+        revisions=[revision_document(r, s, figures.get(s.name)) for r, s in zip(route.records, statuses, strict=True)],
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from roost_gateway.cli import show
+from roost_gateway.cli.platform_status import show_platform
 from roost_gateway.cli.session import Session, command, confirm, key_values
 from roost_gateway.client import Document, RoostClient
 
@@ -25,8 +26,19 @@ def list_models(session: Session) -> None:
 
 
 @command(app, "status", example="roost status iris")
-def status(session: Session, model: Model) -> None:
-    """Show how a model stands: replicas and readiness of each revision, traffic, scaling."""
+def status(
+    session: Session,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="The model; none = all, for the operator.")
+    ] = None,
+) -> None:
+    """Show how a model stands: replicas and readiness of each revision, traffic, scaling.
+
+    Without a model: replicas, processor and memory of the whole platform.
+    """
+    if model is None:
+        show_platform(session)
+        return
     with session.connect() as roost:
         session.emit(roost.status(model), _show_status)
 
@@ -144,7 +156,7 @@ def _show_versions(document: Document) -> None:
 def _show_status(document: Document) -> None:
     show.say(f"{document['tenant']}/{document['model']}: {document['state']}, traffic: {_traffic(document)}")
     show.table(
-        ["REVISION", "VERSION#", "STATE", "READY", "RUNNING/WANTED#", "REASON"],
+        ["REVISION", "VERSION#", "STATE", "READY", "RUNNING/WANTED#", "QUEUED#", "IN FLIGHT#", "LOAD#", "REASON"],
         (
             (
                 revision["name"],
@@ -152,6 +164,7 @@ def _show_status(document: Document) -> None:
                 revision["state"],
                 revision["ready"],
                 f"{revision['replicas_ready']}/{revision['replicas_wanted']}",
+                *_load(revision.get("load") or {}),
                 " ".join(filter(None, (revision["reason"], revision["message"]))),
             )
             for revision in document["revisions"]
@@ -161,6 +174,13 @@ def _show_status(document: Document) -> None:
         for line in revision["log"]:
             show.say(f"{revision['name']}  {line}")
     _show_scaling(document)
+
+
+def _load(load: Document) -> tuple[object, object, str]:
+    """What waits, what is worked on, and the average that the autoscaler goes by."""
+    average = load.get("average_stable")
+    panic = " panic" if load.get("panicking") else ""
+    return load.get("queued"), load.get("in_flight"), "-" if average is None else f"{average:.3g}{panic}"
 
 
 def _show_scaling(document: Document) -> None:

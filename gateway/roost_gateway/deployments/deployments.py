@@ -22,7 +22,7 @@ from roost_platform.database.connection import Database
 from roost_platform.domain.errors import Conflict, NotFound, Unavailable
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import RevisionKey, RevisionStatus, ServiceKey
-from roost_platform.engines.port import Engine
+from roost_platform.engines.port import Engine, RevisionFigures
 
 T = TypeVar("T")
 
@@ -141,6 +141,10 @@ class Deployments:
             else now.revision(r.revision.name) or r.as_unknown_status()
             for r in route.records
         ]
+
+    def figures(self, route: Route) -> Mapping[str, RevisionFigures]:
+        """Load and replicas of this moment, by revision; of those that the engine runs."""
+        return self._engine.figures_of(route.key)
 
     def logs(self, route: Route, lines: int) -> list[list[str]]:
         """The last lines of each revision's log, oldest revision first; of failed ones, those of their failure."""

@@ -132,6 +132,7 @@ class PredictApp:
                 await self._finish(route, measured, CLIENT_GONE, measured.bytes_out)
             return None
         except RoostError as error:
+            self._figures.failed(target.tenant, error)
             status, headers, body = answer_of(error, request_id)
         except Exception:
             logger.exception("prediction_failed", extra={"request_id": request_id})

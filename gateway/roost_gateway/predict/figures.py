@@ -1,103 +1,150 @@
-"""Counters of the prediction path: plain numbers on the way, Prometheus text when asked."""
+"""Counters of the prediction path: plain numbers on the way, series when asked.
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+A call that is answered costs one look-up of its model and a few additions (`benchmarks/metrics.py` says how long that takes).
+"""
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from collections.abc import Callable, Iterable
 
+from roost_gateway.metrics.histograms import ADDED_S, COLD_S, Histogram
+from roost_gateway.metrics.page import Page, Writer, labels_of
+from roost_platform.domain.errors import RoostError, Throttled
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.usage import Outcome
 
-LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 15, 30, 60)
-"""OpenTelemetry's buckets for http.server.request.duration, with finer ones below and cold-start ones above."""
+
+class ModelFigures:
+    """What was counted of the calls of one model."""
+
+    __slots__ = ("cold_start", "compute_us", "duration", "labels", "outcomes", "queue_us", "rows")
+
+    def __init__(self, key: ServiceKey) -> None:
+        self.labels = labels_of(tenant=key.tenant, model=key.model)
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.duration = Histogram()
+        self.cold_start: Histogram | None = None
+        self.rows = 0
+        self.compute_us = 0
+        self.queue_us = 0
+
+    @property
+    def calls(self) -> int:
+        return sum(self.outcomes.values())
 
 
-class Histogram:
-    """Counts in buckets; `bounds` are upper ends in seconds, the last bucket is open."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    def __init__(self, bounds: tuple[float, ...] = LATENCY_S) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
-
-    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
-        """Buckets in Prometheus' way, each with the counts of those before it, and the sum of observations."""
-        total, buckets = 0, []
-        for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        return buckets, self._sum
-
-
-class PredictFigures(Collector):
+class PredictFigures(Writer):
     """What the prediction path counts, by tenant and model.
 
-    `known` says whether a model still exists; the series of one that does not are dropped at the next scrape.
+    `models` gives those that there are now. Each has a series of every outcome from its first scrape on, so that its first
+    failure is an increase; the series of one that is gone are dropped at the next scrape.
     """
 
-    def __init__(self, known: Callable[[str, str], bool]) -> None:
+    def __init__(self, models: Callable[[], Iterable[ServiceKey]]) -> None:
         self.inflight = 0
-        self._known = known
-        self._requests: dict[tuple[str, str, Outcome], int] = {}
-        self._forgotten: dict[str, int] = {}  # by tenant, of models that are gone
-        self._latency: dict[tuple[str, str], Histogram] = {}
+        self._models = models
+        self._figures: dict[ServiceKey, ModelFigures] = {}
+        self._forgotten: dict[str, int] = {}  # calls by tenant, of models that are gone
         self._queue = Histogram()
-        self._cold_start = Histogram()
+        self._added = Histogram(ADDED_S)
+        self._errors: dict[str, int] = {}  # by code
+        self._limits: dict[tuple[str, str], int] = {}  # by tenant and code
 
-    def answered(self, key: ServiceKey, outcome: Outcome, *, seconds: float, queue_us: int, cold_start_us: int) -> None:
-        tenant, model = key.tenant, key.model
-        label = (tenant, model, outcome)
-        self._requests[label] = self._requests.get(label, 0) + 1
-        histogram = self._latency.get((tenant, model))
-        if histogram is None:
-            histogram = self._latency[tenant, model] = Histogram()
-        histogram.observe(seconds)
+    def answered(
+        self,
+        key: ServiceKey,
+        outcome: Outcome,
+        *,
+        seconds: float,
+        queue_us: int,
+        cold_start_us: int,
+        compute_us: int = 0,
+        rows: int = 0,
+    ) -> None:
+        """Count one call. `seconds` is all that it took at the gateway, the rest is parts of it."""
+        figures = self._figures.get(key)
+        if figures is None:
+            figures = self._figures[key] = ModelFigures(key)
+        figures.outcomes[outcome] += 1
+        figures.duration.observe(seconds)
+        figures.rows += rows
+        figures.compute_us += compute_us
+        figures.queue_us += queue_us
         self._queue.observe(queue_us / 1e6)
+        if compute_us:
+            self._added.observe(max(0.0, seconds - (queue_us + compute_us) / 1e6))
         if cold_start_us:
-            self._cold_start.observe(cold_start_us / 1e6)
+            if figures.cold_start is None:
+                figures.cold_start = Histogram(COLD_S)
+            figures.cold_start.observe(cold_start_us / 1e6)
+
+    def failed(self, tenant: str, error: RoostError) -> None:
+        """Count why a call that was taken on got no answer of a replica. All codes are in the source: they are few."""
+        code = error.code
+        self._errors[code] = self._errors.get(code, 0) + 1
+        if isinstance(error, Throttled):
+            self._limits[tenant, code] = self._limits.get((tenant, code), 0) + 1
 
     def answered_by_tenant(self) -> dict[str, int]:
         """All calls since the gateway began, of models that were deleted too."""
         counted = dict(self._forgotten)
-        for (tenant, _, _), count in self._requests.items():
-            counted[tenant] = counted.get(tenant, 0) + count
+        for key, figures in self._figures.items():
+            counted[key.tenant] = counted.get(key.tenant, 0) + figures.calls
         return counted
 
-    def _forget_deleted(self) -> None:
-        gone = {key for key in self._latency if not self._known(*key)}
-        for key in gone:
-            del self._latency[key]
-        for label in [label for label in self._requests if label[:2] in gone]:
-            self._forgotten[label[0]] = self._forgotten.get(label[0], 0) + self._requests.pop(label)
+    def write(self, page: Page) -> None:
+        self._follow_models()
+        self._write_models(page)
+        page.histogram("roost_queue_duration_seconds", "Waiting for a replica, waking included", [("", self._queue)])
+        page.histogram(
+            "roost_added_duration_seconds", "Neither waiting nor computing: what is added", [("", self._added)]
+        )
+        page.gauge("roost_requests_in_flight", "Predictions under way", [("", self.inflight)])
+        page.counter(
+            "roost_request_errors_total",
+            "Calls without an answer of a replica",
+            ((labels_of(code=code), count) for code, count in self._errors.items()),
+        )
+        page.counter(
+            "roost_limits_hit_total",
+            "Calls refused by a limit",
+            ((labels_of(tenant=tenant, limit=code), count) for (tenant, code), count in self._limits.items()),
+        )
 
-    def collect(self) -> Iterator[Metric]:
-        self._forget_deleted()
-        requests = CounterMetricFamily("roost_requests", "Predictions answered", labels=["tenant", "model", "outcome"])
-        for (tenant, model, outcome), count in self._requests.items():
-            requests.add_metric([tenant, model, outcome], count)
-        yield requests
-        latency = HistogramMetricFamily(
+    def _write_models(self, page: Page) -> None:
+        models = self._figures.values()
+        page.counter(
+            "roost_requests_total",
+            "Predictions answered",
+            ((f'{one.labels},outcome="{outcome}"', count) for one in models for outcome, count in one.outcomes.items()),
+        )
+        page.counter("roost_inferences_total", "Rows computed", ((one.labels, one.rows) for one in models))
+        page.counter(
+            "roost_compute_seconds_total",
+            "Time that replicas computed",
+            ((one.labels, one.compute_us / 1e6) for one in models),
+        )
+        page.counter(
+            "roost_queue_seconds_total",
+            "Time that calls waited for a replica, waking included",
+            ((one.labels, one.queue_us / 1e6) for one in models),
+        )
+        page.histogram(
             "roost_request_duration_seconds",
             "From the first byte to the last, at the gateway",
-            labels=["tenant", "model"],
+            ((one.labels, one.duration) for one in models if one.calls),
         )
-        for (tenant, model), histogram in self._latency.items():
-            buckets, total = histogram.cumulative()
-            latency.add_metric([tenant, model], buckets, total)
-        yield latency
-        for name, text, one in (
-            ("roost_queue_duration_seconds", "Waiting for a replica, waking included", self._queue),
-            ("roost_cold_start_duration_seconds", "Waiting in which no replica was ready", self._cold_start),
-        ):
-            family = HistogramMetricFamily(name, text)
-            buckets, total = one.cumulative()
-            family.add_metric([], buckets, total)
-            yield family
-        yield GaugeMetricFamily("roost_requests_in_flight", "Predictions under way", value=self.inflight)
+        page.histogram(
+            "roost_cold_start_duration_seconds",
+            "Waiting in which no replica was ready",
+            ((one.labels, one.cold_start) for one in models if one.cold_start is not None),
+        )
+
+    def _follow_models(self) -> None:
+        """Have figures of exactly the models that there are."""
+        now = dict.fromkeys(self._models())
+        for key in self._figures.keys() - now.keys():
+            gone = self._figures.pop(key)
+            self._forgotten[key.tenant] = self._forgotten.get(key.tenant, 0) + gone.calls
+        for key in now.keys() - self._figures.keys():
+            self._figures[key] = ModelFigures(key)
+        tenants = {key.tenant for key in now}
+        self._limits = {key: count for key, count in self._limits.items() if key[0] in tenants}

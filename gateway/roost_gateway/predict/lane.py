@@ -65,6 +65,7 @@ class LaneCall:
     def _answer_of(self, outcome: UpstreamResponse | RoostError) -> Answer:
         request_id = self.measured.request_id
         if isinstance(outcome, RoostError):
+            self._steps.figures.failed(self.measured.tenant, outcome)
             return answer_of(outcome, request_id)
         try:
             return answer_from(outcome, self.measured)

@@ -123,6 +123,8 @@ class Steps:
             seconds=perf_counter() - measured.started,
             queue_us=measured.queue_us,
             cold_start_us=measured.cold_start_us,
+            compute_us=measured.compute_us,
+            rows=measured.rows,
         )
 
 

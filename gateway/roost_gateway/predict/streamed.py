@@ -140,6 +140,7 @@ class StreamedCall:
             last = await self._send_pieces(response, pieces)
         except RoostError as error:
             status, last = status_of(error), None
+            self._steps.figures.failed(measured.tenant, error)
             self._tell_cut(error.code)
         except ClientGone:
             raise

@@ -93,8 +93,7 @@ class Registry:
         self._orphan_age_s = orphan_age_s
         self._on_deleted = on_deleted
         self._check_meter = CheckMeter(tell=on_usage, clock=clock)
-        self.checks: Counter[str] = Counter()
-        """Checks of uploads by result: `ok`, or the code of the refusal."""
+        self.checks: Counter[str] = Counter()  # of uploads, by result: `ok`, the code of the refusal, or `cancelled`
         self._store_calls = Threads(_STORE_CALLS, name="artifacts")
         # One upload or removal of the same bytes at a time, whoever asks: a file must not go while a row is coming.
         self._digests = KeyedLocks()
@@ -200,10 +199,6 @@ class Registry:
     async def storage_used(self, tenant: str) -> int:
         """Bytes of all versions of a tenant."""
         return await self._database.read(versions.storage_used, tenant)
-
-    async def storage_by_tenant(self) -> dict[str, int]:
-        """The same of all tenants that have versions. Raises Unavailable."""
-        return await self._database.read(versions.storage_by_tenant)
 
     async def delete_model(self, key: ServiceKey, *, drained: Callable[[], Awaitable[None]] | None = None) -> None:
         """Delete a model's rows, then the artifacts that no other version uses, or leave those to `sweep`. Raises NotFound.
@@ -327,8 +322,7 @@ class Registry:
             report = await self._checker.check(path, bake_dir, spent)
             self.checks["ok"] += 1
         except BaseException as error:
-            if isinstance(error, RoostError):
-                self.checks[error.code] += 1
+            self.checks[error.code if isinstance(error, RoostError) else "cancelled"] += 1
             await to_the_end(asyncio.wait([flushing]))
             flushing.exception()  # seen: what the checker said comes first
             raise

@@ -219,7 +219,9 @@ class KnativeEngine(Engine):
         return Lease(model, revision.name, deadline, self._ingress)
 
     def figures(self) -> EngineFigures:
-        figures = EngineFigures(activations=self._past_activations + sum(m.activations.total() for m in self._models.values()))
+        figures = EngineFigures(
+            activations=self._past_activations + sum(m.activations.total() for m in self._models.values())
+        )
         for model in self._models.values():
             if not model.is_busy:
                 continue

@@ -220,16 +220,15 @@ class Model:
     def figures(self, revision: str) -> RevisionFigures:
         """Of a wished revision. What the autoscaler thinks is told by its own metrics, and who is idle by nobody."""
         found, status = self.find(revision), self.status(revision)
-        assert self.wish is not None and found is not None, "it is wished"  # noqa: PT018
-        documents, pods = self._documents(found), self._pods_of(found)
+        assert found is not None
         return RevisionFigures(
             wanted=status.wanted,
             ready=status.running,
-            starting=max(0, len(pods) - status.running),
+            starting=max(0, len(self._pods_of(found)) - status.running),
             idle=None,
             queued=self.queued.get(revision, 0),
-            in_flight=sum(self.inflight.get(document["metadata"]["name"], 0) for document in documents),
-            most=self.wish.service.scaling.max_scale,
+            in_flight=sum(self.inflight.get(document["metadata"]["name"], 0) for document in self._documents(found)),
+            most=self.wish.service.scaling.max_scale if self.wish is not None else 0,
             cold_starts=self.activations[names.label_value(revision)],
         )
 

@@ -1,34 +1,14 @@
-"""The gateway's `/metrics`: what the prediction path, the engine and the journal count, read when asked."""
+"""What the journal, the shipper and those who check the books have counted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from roost_platform.domain.services import RevisionKey
-from roost_platform.engines.port import Engine
 from roost_platform.metering.auditing import Auditor
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.settling import Settler
 from roost_platform.metering.shipper import Shipper
-
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-
-
-class EngineFiguresCollector(Collector):
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def collect(self) -> Iterator[Metric]:
-        figures = self._engine.figures()
-        for name, text, values in (
-            ("roost_replicas_wanted", "Replicas the autoscaler wants", figures.wanted),
-            ("roost_replicas_ready", "Replicas ready to serve", figures.ready),
-            ("roost_queue_length", "Requests waiting for a replica", figures.queued),
-        ):
-            yield _by_revision(name, text, values)
-        yield CounterMetricFamily("roost_activations", "Revisions woken from zero", value=figures.activations)
 
 
 class JournalFiguresCollector(Collector):
@@ -53,24 +33,11 @@ class JournalFiguresCollector(Collector):
             ("roost_calls_unknown", "Calls that were under way when a gateway died", settler.unknown),
         ):
             yield CounterMetricFamily(name, text, value=value)
-        for name, text, value in (
+        gauges: tuple[tuple[str, str, float], ...] = (
             ("roost_journal_lag_bytes", "Usage written but not yet in the ledger", shipper.unshipped_bytes),
+            ("roost_journal_lag_seconds", "For how long usage has waited for the ledger", shipper.lag_s),
             ("roost_ledger_gaps", "Sequence numbers missing from closed runs: lost usage", auditor.missing),
             ("roost_calls_unaccounted", "Calls by which closed runs do not add up", auditor.unaccounted),
-        ):
-            yield GaugeMetricFamily(name, text, value=value)
-
-
-def make_page(*collectors: Collector) -> Callable[[], bytes]:
-    """What `/metrics` answers, made anew at each call."""
-    registry = CollectorRegistry(auto_describe=False)
-    for collector in collectors:
-        registry.register(collector)
-    return lambda: generate_latest(registry)
-
-
-def _by_revision(name: str, text: str, values: dict[RevisionKey, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=["tenant", "model", "revision"])
-    for key, value in values.items():
-        family.add_metric([key.service.tenant, key.service.model, key.name], value)
-    return family
+        )
+        for gauge, text, now in gauges:
+            yield GaugeMetricFamily(gauge, text, value=now)

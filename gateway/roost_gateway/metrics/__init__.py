@@ -1,0 +1,1 @@
+"""The gateway's `/metrics`: each module turns what some part has counted into series, when asked and not before."""
