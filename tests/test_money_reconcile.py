@@ -10,9 +10,9 @@ from sqlalchemy import delete, insert
 
 from metering_parts import append, event, ledger_in, segments
 from reconcile_parts import DECEMBER, NOVEMBER, NOW, asking, pairs, plant, the_finding
+from roost_gateway.metrics.page import make_page
 from roost_gateway.money.checks import calls
 from roost_gateway.money.checks.check import Check, Finding, ThisRun, Verdict
-from roost_gateway.metrics.page import make_page
 from roost_gateway.predict.figures import PredictFigures
 from roost_platform.database.money_tables import ledger_conflicts, sources, unknown_calls
 from roost_platform.database.tables import usage_events
