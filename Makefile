@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-postgres check bench fuzz focus torture format clean lock
+.PHONY: demo test test-postgres check bench prove fuzz focus torture format clean lock
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Roost needs Python 3.11 or newer")'
@@ -33,6 +33,9 @@ check: $(INSTALLED)  ## what must hold of the source: style, types, imports, siz
 bench: $(INSTALLED)  ## figures beside plain FastAPI and in-process runs; needs wrk (apt-get install wrk)
 	$(BIN)/python benchmarks/run.py
 
+prove: $(INSTALLED)  ## the autoscaler under steps and a spike, versions changed meanwhile: verdict and report in .work/prove; six minutes
+	$(BIN)/python benchmarks/prove.py
+
 fuzz: $(INSTALLED)  ## 10,000 damaged models through the real checker, others each time; prints the seed
 	$(BIN)/python tests/fuzz_models.py --count 10000
 
@@ -40,7 +43,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 lock: $(INSTALLED)  ## by version and hash: all that is installed (requirements.lock), and what goes into each image
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(LOCK) pyproject.toml --extra local --extra postgres --extra s3 --extra knative --extra pdf --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra local --extra postgres --extra s3 --extra knative --extra pdf --extra loadtest --output-file requirements.lock
 	$(LOCK) pyproject.toml --extra gateway --extra check --extra postgres --extra s3 --extra knative --extra pdf \
 		--output-file runtimes/images/gateway/requirements.lock
 	$(LOCK) pyproject.toml --extra runtime --output-file runtimes/images/onnx-cpu/requirements.lock

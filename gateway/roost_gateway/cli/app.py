@@ -7,8 +7,10 @@ from roost_gateway.cli import (
     budget,
     deploy,
     keys,
+    loadtest,
     models,
     money,
+    plan,
     predict,
     prices,
     reconcile,
@@ -26,6 +28,8 @@ app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
 app.add_typer(deploy.app)
 app.add_typer(predict.app)
+app.add_typer(loadtest.app)
+app.add_typer(plan.app)
 app.add_typer(models.app)
 app.add_typer(usage.app)
 app.add_typer(bill.app, name="bill")

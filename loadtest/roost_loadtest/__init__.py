@@ -1,0 +1,1 @@
+"""The load tester that proves autoscaling: open-loop arrivals, latency from the due time, a verdict, a report."""
