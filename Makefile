@@ -18,10 +18,10 @@ demo: $(INSTALLED)  ## upload, predict, sleep, wake, bill: the whole path on thi
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)  ## the whole suite, a file at a time in each of two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-postgres: $(INSTALLED)  ## the same, with every server and database on PostgreSQL
-	ROOST_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	ROOST_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## what must hold of the source: style, types, imports, sizes
 	$(BIN)/ruff format --check .
