@@ -215,9 +215,11 @@ def test_probes_and_metrics_answer_and_only_to_get(server):
             assert answer.headers["x-request-id"] == "mine"
             return answer
 
-        for path in ("/livez", "/readyz"):
+        well = {"status": "ok"}
+        parts = {name: {"state": "ok"} for name in ("serving", "usage", "database")}
+        for path, body in (("/livez", well), ("/readyz", well | {"parts": parts})):
             answer = ask(path)
-            assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
+            assert (answer.status, json.loads(answer.body)) == (200, body)
             refused = ask(path, "POST")
             assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
             assert json.loads(refused.body)["code"] == "method_not_allowed"

@@ -7,6 +7,7 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from roost_gateway.access.authentication import Authenticator
+from roost_gateway.health import Readiness
 from roost_gateway.metrics.page import CONTENT_TYPE
 from roost_gateway.predict.paths import PREFIX
 from roost_gateway.request_ids import SCOPE_KEY, request_id_from
@@ -25,7 +26,7 @@ class Door:
         api: ASGIApp,
         authenticator: Authenticator,
         metrics_page: Callable[[], bytes],
-        ready: Callable[[], bool],
+        ready: Callable[[], Readiness],
     ) -> None:
         self._predict = predict
         self._api = api
@@ -51,8 +52,10 @@ class Door:
         """Status, content type and body of what probes and Prometheus ask for."""
         if path == "/metrics":
             return 200, CONTENT_TYPE, self._metrics_page()
-        ready = path == "/livez" or self._ready()
-        return (200 if ready else 503), _JSON, orjson.dumps({"status": "ok" if ready else "not ready"})
+        if path == "/livez":
+            return 200, _JSON, orjson.dumps({"status": "ok"})
+        readiness = self._ready()
+        return (200 if readiness.ready else 503), _JSON, orjson.dumps(readiness.to_json())
 
     def _may_see_metrics(self, scope: Scope) -> bool:
         client = scope.get("client")

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import uvloop
 from prometheus_client import ProcessCollector
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from roost_gateway.access.authentication import Authenticator
@@ -28,6 +29,7 @@ from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.deployments.following import Following
 from roost_gateway.door import Door
 from roost_gateway.engines import knative_engine, local_engine
+from roost_gateway.health import DatabasePulse, Readiness, judge_serving, judge_usage
 from roost_gateway.holding import Holding
 from roost_gateway.logs import configure_logs
 from roost_gateway.metering import Metering
@@ -266,12 +268,14 @@ async def platform(
             url=url,
             clock=_now,
         )
+        pulse = DatabasePulse(lambda: database.read(_answer))
         for loop in (
             *metering.loops(),
             *holding.loops(),
             predict.watch.run(),
             registry.run(),
             gateways.run(),
+            pulse.run(),
             Following(database=database, tenants=tenants, deployments=deployments).run(),
             _flush_keys(authenticator),
             quotas.run(),
@@ -293,7 +297,9 @@ async def platform(
                 *charging.figures,
                 ProcessCollector(namespace="roost", registry=None),
             ),
-            ready=lambda: running.serving,
+            ready=lambda: Readiness.of(
+                judge_serving(running.serving), judge_usage(metering.backlog.full), pulse.part()
+            ),
         )
         if secrets_of is not None:
             running.internal_door = ArtifactDoor(
@@ -356,6 +362,10 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _answer(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))
 
 
 def _now() -> datetime:

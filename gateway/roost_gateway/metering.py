@@ -29,7 +29,7 @@ class Metering:
     ) -> None:
         """`make_journal`: another one is for those who measure what metering costs. Raises OSError."""
         folder, chosen = settings.data / "journal", settings.metering
-        backlog = Backlog(limit_bytes=chosen.backlog_bytes)
+        self.backlog = backlog = Backlog(limit_bytes=chosen.backlog_bytes)
         self.journal = make_journal(
             folder,
             source=secrets.token_hex(8),
