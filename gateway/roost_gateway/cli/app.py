@@ -6,6 +6,7 @@ from roost_gateway.cli import (
     bill,
     budget,
     deploy,
+    doctor,
     keys,
     loadtest,
     models,
@@ -24,6 +25,7 @@ from roost_gateway.cli.session import shared_options
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.callback(epilog="Example: roost serve")(shared_options)
 app.add_typer(serve.app)
+app.add_typer(doctor.app)
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
 app.add_typer(deploy.app)

@@ -31,7 +31,7 @@ def serve(
     from roost_gateway.main import run  # noqa: PLC0415
 
     chosen: dict[str, Any] = {"host": host, "port": port, "data": data}
-    run(_settings({name: value for name, value in chosen.items() if value is not None}))
+    run(settings_of({name: value for name, value in chosen.items() if value is not None}))
 
 
 @app.command("migrate", epilog="Example: ROOST_DATABASE_URL=postgresql+psycopg://roost@db/roost roost migrate")
@@ -43,10 +43,10 @@ def migrate(
     """Bring the database to this release, and end. With SQLite `roost serve` does it by itself when it starts."""
     from roost_gateway.migration import run  # noqa: PLC0415 - as above
 
-    run(_settings({} if data is None else {"data": data}))
+    run(settings_of({} if data is None else {"data": data}))
 
 
-def _settings(chosen: dict[str, Any]) -> "Settings":
+def settings_of(chosen: dict[str, Any]) -> "Settings":
     """The settings, `chosen` before the environment. Ends with status 2 and the variable's name when one is wrong."""
     from pydantic import ValidationError  # noqa: PLC0415 - as above
 
