@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## upload, predict, sleep, wake, bill: the whole path on this machine
 	$(BIN)/python examples/demo.py
 
-test: $(INSTALLED)  ## the whole suite, a file at a time in each of two processes
+test: $(INSTALLED)  ## the whole suite, a file at a time in each of three processes
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-postgres: $(INSTALLED)  ## the same, with every server and database on PostgreSQL

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,23 @@ def request(values, *, tensor="index", datatype="INT64", **document) -> Request:
 
 
 def together(core: Core, *requests: Request) -> list[Answer]:
-    """Submit all, then pump once; answers in order of submission."""
+    """Submit all, then pump until all are answered; answers in order of submission."""
     answers: dict[int, Answer] = {}
-    for index, one in enumerate(requests):
-        core.submit(one, lambda answer, index=index: answers.__setitem__(index, answer))
-    core.pump()
+
+    async def pump() -> None:  # which goes on in a later turn of the loop where this one took long
+        done = asyncio.Event()
+
+        def answered(index: int, answer: Answer) -> None:
+            answers[index] = answer
+            if len(answers) == len(requests):
+                done.set()
+
+        for index, one in enumerate(requests):
+            core.submit(one, partial(answered, index))
+        core.pump()
+        await done.wait()
+
+    asyncio.run(pump())
     return [answers[index] for index in range(len(requests))]
 
 

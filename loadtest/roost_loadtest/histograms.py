@@ -90,10 +90,12 @@ class Histogram:
         made = cls()
         if text:
             try:
-                for item in HdrHistogram.decode(text).get_recorded_iterator():
-                    count = item.count_at_value_iterated_to
-                    made._buckets[_lowest(item.value_iterated_to)] = count
-                    made._count += count
+                found = HdrHistogram.decode(text)
+                # The library's own iterator takes 40 ms a histogram: minutes for the record of an hour.
+                for index, count in enumerate(found.encoder.payload.counts[: found.counts_len]):
+                    if count:
+                        made._buckets[_lowest(found.get_value_from_index(index))] = count
+                        made._count += count
             except Exception as error:  # the library's own errors, zlib's, struct's
                 raise ValueError("this is not a histogram") from error
         return made

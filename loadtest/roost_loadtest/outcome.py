@@ -6,6 +6,7 @@ from pathlib import Path
 
 from roost_loadtest.junit import to_junit
 from roost_loadtest.record import Record
+from roost_loadtest.report.html import to_html
 from roost_loadtest.summary import to_markdown
 from roost_loadtest.verdict import judge
 
@@ -24,6 +25,7 @@ def write(folder: Path, *, as_json: bool = False) -> int:
         "verdict.json": verdict.to_text(),
         "junit.xml": to_junit(verdict),
         "summary.md": summary,
+        "report.html": to_html(record, verdict),
     }.items():
         (folder / name).write_text(text, encoding="utf-8")
     sys.stdout.write(json.dumps(verdict.to_json(), indent=2) + "\n" if as_json else summary)
