@@ -11,7 +11,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 settings.register_profile("roost", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("roost")
 
-# Files that take a minute or more. They come first, so that two processes that share the suite end at the same time.
+# Files that take a minute or more. They come first, so that the processes that share the suite end at the same time.
 LONG = (
     "test_server_kill.py",
     "test_fuzz_models.py",

@@ -46,7 +46,7 @@ def test_the_api_answers_as_its_document_says(server, who, tmp_path):
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION),
             *("run", f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
-            *("--generation-deterministic", "--max-examples", "6", "--phases", PHASES, "--request-timeout", "60"),
+            *("--generation-deterministic", "--max-examples", "8", "--phases", PHASES, "--request-timeout", "60"),
             *("--report-ndjson-path", report, "--no-color"),
         ],
         cwd=tmp_path,

@@ -45,13 +45,7 @@ class Charging:
         self._database = database
         self._leads = leads
         self._clock = clock
-
-        async def drain() -> None:
-            await metering.shipper.drain()
-            await holding.shipper.drain()
-
-        self.drain = drain
-        """Brings all that this gateway has metered to the database. Raises Unavailable or StorageFull."""
+        self._shippers = (metering.shipper, holding.shipper)
         self.budgets = Budgets(
             database=database,
             directory=directory,
@@ -62,13 +56,13 @@ class Charging:
             interval_s=settings.budgets.interval_s,
             tells=settings.budgets.webhook is not None,
         )
-        self.statements = Statements(database=database, books=self.books, drain=drain, clock=clock)
+        self.statements = Statements(database=database, books=self.books, drain=self.drain, clock=clock)
         self.documents = Documents(Issuer(**settings.issuer.model_dump()))
         self._closing = Closing(
             database=database,
             statements=self.statements,
             source=metering.journal.source,
-            drain=drain,
+            drain=self.drain,
             leads=leads,
             clock=clock,
         )
@@ -78,10 +72,15 @@ class Charging:
             outbox=settings.data / "outbox",
             books=self.books,
             run=run_of(metering.journal, answered),
-            drain=drain,
+            drain=self.drain,
             clock=clock,
         )
         self.figures = (self.budgets.figures, self._closing.figures)
+
+    async def drain(self) -> None:
+        """Bring all that this gateway has metered to the database. Raises Unavailable or StorageFull."""
+        for shipper in self._shippers:
+            await shipper.drain()
 
     async def start(self) -> None:
         """Write down what is in force. Raises Conflict for a price file that changed that, Unavailable."""

@@ -4,7 +4,6 @@ Latencies count from when a request was due, and requests belong to the second i
 from when it may have settled on; errors, bills and the way to zero are judged over everything.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -64,14 +63,13 @@ def _of_stretch(record: Record, stretch: Stretch) -> Iterator[Criterion]:
 def achieved(seconds: Sequence[Second], start: int, end: int) -> float:
     """Share of what was due that was answered, and within the stretch: a backlog that grows is rate that was not achieved.
 
-    As many more in flight at the end than at the begin as chance makes of independent arrivals are no backlog.
+    One more in flight at the end than at the begin is no backlog: it is where the stretch was cut.
     """
     inside = seconds[start:end]
     due = sum(second.sent + second.dropped for second in inside)
     answered = sum(second.answered for second in inside)
     waiting = seconds[start - 1].in_flight if start else 0
-    usual = sum(second.in_flight for second in inside) / len(inside) if inside else 0.0
-    grown = max(0.0, inside[-1].in_flight - waiting - 1 - 2 * math.sqrt(usual)) if inside else 0.0
+    grown = max(0, inside[-1].in_flight - waiting - 1) if inside else 0
     return max(0, answered - grown) / due if due else 1.0
 
 
