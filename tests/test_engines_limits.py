@@ -374,6 +374,14 @@ async def test_s21_a_frame_that_never_ends_is_ended_with_its_call(machine: Machi
     await machine.serves_again()
 
 
+async def test_s21_a_call_after_one_that_does_not_stop_is_not_lost_with_it(machine: Machine):
+    await machine.deploy_intruder(deed="lie", says=_frame(Kind.ANSWER, 1, status=200, size=4 * MIB))
+    with pytest.raises(DeadlineExceeded):
+        await machine.ask(seconds=DO_IT, within=0.5)
+    assert _value(await machine.ask()) == 1
+    assert any("Unresponsive" in line for line in machine.log())
+
+
 async def test_s21_while_nothing_is_asked_a_replica_may_not_send_a_body(machine: Machine):
     await machine.deploy_intruder(ready=False, at_load="lie", says=_frame(Kind.ANSWER, 1, status=200, size=100))
     await machine.until(lambda: machine.of(KEY.model).ready is Readiness.FALSE)

@@ -73,6 +73,7 @@ class PredictApp:
         self._paths = Paths()
         self._steps = Steps(directory=directory, journal=journal, figures=figures)
         self.watch = Watch()
+        self.taps = self._steps.taps
         self.lane = Lane(steps=self._steps, paths=self._paths, authenticator=authenticator, engine=engine)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -142,6 +143,7 @@ class PredictApp:
         if measured.journalled:  # what failed came after the end of an answer that was streamed
             return None
         await self._finish(route, measured, status, len(body))
+        self._steps.show(route, measured, headers, body)
         return status, headers, body
 
     async def _stream(
@@ -191,6 +193,7 @@ class PredictApp:
         try:
             async with self._engine.lease(key, deadline) as upstream:
                 measured.queue_us, measured.cold_start_us = upstream.queue_us, upstream.cold_start_us
+                measured.sent = request
                 return await upstream.send(request)
         finally:
             self.watch.leave(task)

@@ -56,6 +56,17 @@ class Upload:
         self._on_end = on_end
         self._more = True
         self._first: bytes | None = None
+        self._kept: list[bytes] | None = None
+        self._keep_bytes = 0
+
+    def keep(self, limit: int) -> None:
+        """Keep the body, too, when it has no more bytes than that."""
+        self._kept, self._keep_bytes = [], limit
+
+    @property
+    def kept(self) -> list[bytes] | None:
+        """All of the body in pieces; None when it was not to be kept, was too large, or has not come whole."""
+        return None if self._more else self._kept
 
     async def begin(self) -> None:
         """Wait for the first piece. A small body is then in, and who waits for a replica can listen for the client."""
@@ -79,6 +90,10 @@ class Upload:
             self._more = message.get("more_body", False)
             if not self._more:
                 self._on_end()
+            if self._kept is not None:
+                self._kept.append(piece)
+                if self.size > self._keep_bytes:
+                    self._kept = None
             if piece:
                 return piece
         raise StopAsyncIteration

@@ -84,6 +84,7 @@ class LaneCall:
         if error is None:
             self._steps.count(self._route, self.measured)
             self._say(answer)
+            self._steps.show(self._route, self.measured, answer[1], answer[2])
         else:
             self._say(answer_of(error, self.measured.request_id))
 
@@ -144,7 +145,9 @@ class Lane:
         steps.figures.inflight += 1
         call = LaneCall(steps, route=route, gate=gate, slot=slot, measured=measured, on_answer=on_answer)
         pieces = (body,) if body else ()
-        slot.send(UpstreamRequest("POST", target.inner, incoming.forwarded, pieces, measured.request_id), call.answered)
+        request = UpstreamRequest("POST", target.inner, incoming.forwarded, pieces, measured.request_id)
+        measured.sent = request
+        slot.send(request, call.answered)
         return call
 
     def _target_of(self, path: str, query: bytes, incoming: Incoming) -> Target:

@@ -2,6 +2,7 @@
 
 from roost_gateway.predict.paths import Target
 from roost_platform.domain.usage import Outcome
+from roost_platform.engines.port import UpstreamRequest
 from roost_platform.metering.intents import Intent
 
 CLIENT_GONE = 499
@@ -29,7 +30,7 @@ class Measured:
 
     __slots__ = (
         "bytes_in", "bytes_out", "cold_start_us", "compute_us", "intent", "journalled", "model", "queue_us",
-        "request_id", "rows", "started", "status", "tenant", "version",
+        "request_id", "rows", "sent", "started", "status", "tenant", "version",
     )  # fmt: skip
 
     def __init__(self, target: Target, request_id: str, started: float, intent: Intent) -> None:
@@ -39,6 +40,8 @@ class Measured:
         self.started = started
         self.intent: Intent | None = intent
         self.journalled = False
+        self.sent: UpstreamRequest | None = None
+        """What was asked of a replica; None while nothing was."""
         self.version = 0
         self.status = 500
         self.bytes_in = self.bytes_out = self.rows = 0

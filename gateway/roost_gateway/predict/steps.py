@@ -15,15 +15,15 @@ from roost_gateway.access.routes import Route
 from roost_gateway.predict.admission import Gate, require_budget
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.headers import Incoming, Pair
-from roost_gateway.predict.meter import Measured, outcome_of
+from roost_gateway.predict.meter import CLIENT_GONE, Measured, outcome_of
 from roost_gateway.predict.paths import Target
+from roost_gateway.predict.taps import Body, Taps, seen_of
 from roost_gateway.request_ids import is_well_formed
 from roost_platform.domain.errors import NotFound
 from roost_platform.engines.port import UpstreamResponse
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.syncer import Turn
 
-Body = bytes | bytearray | memoryview
 Answer = tuple[int, list[Pair], Body]
 
 ANSWER_HEADERS = frozenset(
@@ -38,6 +38,7 @@ class Steps:
 
     def __init__(self, *, directory: Directory, journal: Journal, figures: PredictFigures) -> None:
         self.figures = figures
+        self.taps = Taps()
         self._directory = directory
         self._journal = journal
         self._open = journal.intents.open
@@ -126,6 +127,13 @@ class Steps:
             compute_us=measured.compute_us,
             rows=measured.rows,
         )
+
+    def show(self, route: Route, measured: Measured, headers: list[Pair], body: Body | None) -> None:
+        """Let the model's taps see a call that was metered, soon: its answer leaves first. None = the body streamed past."""
+        taps = self.taps.of(route.key)
+        if taps and measured.sent is not None and measured.status != CLIENT_GONE:
+            seen = seen_of(route, measured, measured.sent, headers, body)
+            asyncio.get_running_loop().call_soon(self.taps.show, taps, seen)
 
 
 def answer_from(response: UpstreamResponse, measured: Measured) -> Answer:

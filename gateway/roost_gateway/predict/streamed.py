@@ -23,6 +23,7 @@ from roost_gateway.predict.headers import Incoming, Pair
 from roost_gateway.predict.meter import Measured
 from roost_gateway.predict.paths import Target
 from roost_gateway.predict.steps import Answer, Steps, answer_from, head_from
+from roost_gateway.predict.taps import KEPT_BYTES
 from roost_gateway.predict.watch import Watch, cancel_on_disconnect
 from roost_platform.domain.errors import RoostError, StorageFull
 from roost_platform.domain.services import RevisionKey
@@ -72,6 +73,8 @@ class StreamedCall:
         try:
             check_length(incoming.content_length, self._limit)
             self._task = asyncio.current_task()
+            if self._steps.taps.wanted(route.key):
+                self._upload.keep(KEPT_BYTES)
             await self._upload.begin()
             request = UpstreamRequest(
                 "POST", target.inner, headers, self._upload, measured.request_id, length=incoming.length
@@ -88,6 +91,7 @@ class StreamedCall:
     ) -> Answer | None:
         measured = self._measured
         async with self._engine.lease(key, deadline) as upstream:
+            measured.sent = request
             try:
                 response = await upstream.send(request)
             finally:
@@ -149,9 +153,9 @@ class StreamedCall:
             status, last = 500, None
         self._unwatch()  # who leaves from now on has been answered
         with suppress(asyncio.CancelledError):  # the server goes down; the call is written and must not be twice
-            await self._end(route, status, last)
+            await self._end(route, status, list(response.headers), last)
 
-    async def _end(self, route: Route, status: int, last: bytes | None) -> None:
+    async def _end(self, route: Route, status: int, headers: list[Pair], last: bytes | None) -> None:
         """Write the call down, then send what is left; None = cut the answer off."""
         measured = self._measured
         measured.bytes_in = self._upload.size
@@ -163,6 +167,7 @@ class StreamedCall:
         self._steps.count(route, measured)
         if last is not None:
             await self._send({"type": "http.response.body", "body": last})
+        self._steps.show(route, measured, headers, None)
 
     async def _send_pieces(self, response: UpstreamResponse, pieces: AsyncIterator[bytes]) -> bytes:
         """Send the head and all but the end; returns what is left to send."""

@@ -105,6 +105,9 @@ class Replica(FrameProtocol):
         self._condemned = False
         self._told_to_exit: asyncio.TimerHandle | None = None
         self._calls: dict[int, Call] = {}
+        self.owes = 0
+        """Slots of calls that nobody waits for and that are not given back yet. While there are any nothing new is sent:
+        it would be lost if the replica has to be killed over them."""
         self._next_id = 0
         self._heads: dict[tuple[str, str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
         self._pulse = Pulse()
@@ -170,6 +173,7 @@ class Replica(FrameProtocol):
         call.done = None
         if call.abandoned_at is None and call.frame_id in self._calls:
             call.abandoned_at = self._loop.time()
+            self.owes += 1
             self.send_frame(Kind.CANCEL, call.frame_id)
 
     def check_deadlines(self, now: float) -> None:
@@ -257,6 +261,8 @@ class Replica(FrameProtocol):
             self._misbehaved("it sent an answer that is malformed or that nobody asked for")
             return
         del self._calls[frame_id]
+        if call.abandoned_at is not None:
+            self.owes -= 1
         if not self._calls:
             self.max_body_bytes = 0
         self.served += 1

@@ -93,11 +93,11 @@ class Runner:
     # Leasing.
 
     def take_slot(self) -> Replica | None:
-        """The least loaded ready replica with a free slot, its slot taken; None when there is none."""
+        """The least loaded ready replica with a free slot that owes none, its slot taken; None when there is none."""
         limit = self.policy.container_concurrency
         best: Replica | None = None
         for replica in self.replicas:
-            if replica.state is State.READY and (best is None or replica.inflight < best.inflight):
+            if replica.state is State.READY and not replica.owes and (best is None or replica.inflight < best.inflight):
                 best = replica
         if best is None or (limit and best.inflight >= limit):
             return None
