@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-postgres check bench prove fuzz focus torture format clean lock
+.PHONY: demo test test-postgres prometheus check bench prove fuzz focus torture format clean lock
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Roost needs Python 3.11 or newer")'
@@ -17,11 +17,14 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## upload, predict, sleep, wake, bill: the whole path on this machine
 	$(BIN)/python examples/demo.py
 
-test: $(INSTALLED)  ## the whole suite, a file at a time in each of three processes
+test: $(INSTALLED) prometheus  ## the whole suite, a file at a time in each of three processes
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test-postgres: $(INSTALLED)  ## the same, with every server and database on PostgreSQL
+test-postgres: $(INSTALLED) prometheus  ## the same, with every server and database on PostgreSQL
 	ROOST_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+prometheus: $(INSTALLED)  ## Debian's Prometheus into .work, where none is installed and apt is there: tests ask it, and skip without
+	$(BIN)/python tests/prometheus_fetch.py
 
 check: $(INSTALLED)  ## what must hold of the source: style, types, imports, sizes
 	$(BIN)/ruff format --check .

@@ -28,7 +28,9 @@ def main() -> None:
     throttled = Throttled("no", code="rate_limited", limit=1, used=1)
 
     def answered() -> None:
-        figures.answered(key, Outcome.OK, seconds=0.0012, queue_us=35, cold_start_us=0, compute_us=300, rows=1)
+        figures.answered(
+            key, Outcome.OK, version=1, seconds=0.0012, queue_us=35, cold_start_us=0, compute_us=300, rows=1
+        )
 
     def run_and_answered() -> None:
         replica.count_run(1, 300)
@@ -43,7 +45,7 @@ def main() -> None:
     keys = [ServiceKey(f"tenant-{number % 50}", f"model-{number}") for number in range(_MODELS)]
     many = PredictFigures(models=lambda: keys)
     for one in keys:
-        many.answered(one, Outcome.OK, seconds=0.0012, queue_us=35, cold_start_us=5, compute_us=300, rows=1)
+        many.answered(one, Outcome.OK, version=1, seconds=0.0012, queue_us=35, cold_start_us=5, compute_us=300, rows=1)
     page = make_page(many)
     times = []
     for _ in range(_ROUNDS):

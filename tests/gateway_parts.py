@@ -18,17 +18,21 @@ from roost_gateway.access.routes import Route
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.api.app import ControlApi, create_api
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.drift.drift import Drift
 from roost_gateway.money.budgets import Budgets
 from roost_gateway.money.checks.check import ThisRun
 from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.spending import Spending
 from roost_gateway.money.statements import Statements
-from roost_gateway.settings import LimitSettings
+from roost_gateway.predict.taps import Taps
+from roost_gateway.rollouts.rollouts import Rollouts
+from roost_gateway.settings import DriftSettings, LimitSettings
 from roost_platform.billing.exports import Issuer
 from roost_platform.billing.price_file import default_price_books
 from roost_platform.database.connection import Database
 from roost_platform.database.migrations import migrate
+from roost_platform.domain.output import OutputLine
 from roost_platform.domain.services import Readiness, RevisionKey, RevisionStatus, Service, ServiceKey, ServiceStatus
 from roost_platform.domain.signatures import Signature, Tensor
 from roost_platform.domain.tenants import Quota, hash_secret
@@ -67,6 +71,7 @@ class ScriptedEngine(Engine):
         self.deleted: list[ServiceKey] = []
         self.says: dict[str, RevisionStatus] = {}
         self.figures_say: dict[str, RevisionFigures] = {}
+        self.printed: dict[str, list[OutputLine]] = {}
         self.apply_failures = 0
         self.delete_failures = 0
         self.drained = asyncio.Event()
@@ -113,8 +118,8 @@ class ScriptedEngine(Engine):
     def lease(self, revision: RevisionKey, deadline: float) -> AbstractAsyncContextManager[Upstream]:
         raise AssertionError("the control side asks for no lease")
 
-    def log(self, revision: RevisionKey, lines: int) -> list[str]:
-        return []
+    def output(self, revision: RevisionKey) -> list[OutputLine]:
+        return self.printed.get(revision.name, [])
 
     def figures_of(self, key: ServiceKey) -> dict[str, RevisionFigures]:
         return dict(self.figures_say)
@@ -190,6 +195,8 @@ class Parts:
             documents=Documents(Issuer()),
             budgets=budgets or self.budgets(),
             reconciliation=self.reconciliation(),
+            drift=self.drift(),
+            rollouts=self.rollouts(),
             limits=LimitSettings(**limits),
             url="http://roost.test",
             clock=self.clock,
@@ -215,6 +222,26 @@ class Parts:
             run=ThisRun(source="run", opened=lambda: 0, unstored=lambda: 0, in_flight=lambda: 0, answered=dict),
             drain=Shipper(journal_folder=folder, database=self.database).drain,
             clock=self.clock,
+        )
+
+    def drift(self) -> Drift:
+        return Drift(
+            DriftSettings(),
+            database=self.database,
+            directory=self.directory,
+            taps=Taps(),
+            leads=lambda: True,
+            clock=self.clock,
+        )
+
+    def rollouts(self, *, taps: Taps | None = None, told: asyncio.Event | None = None) -> Rollouts:
+        return Rollouts(
+            database=self.database,
+            deployments=self.deployments,
+            taps=taps or Taps(),
+            leads=lambda: True,
+            clock=self.clock,
+            told=told,
         )
 
     def budgets(self, **how: Any) -> Budgets:

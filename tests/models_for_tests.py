@@ -123,6 +123,36 @@ def scalar_input(path: Path) -> Path:
     )
 
 
+def adds(path: Path, number: float) -> Path:
+    """x float[N, 4] -> y = x + number."""
+    made = onnx.load(add_one(path))
+    made.graph.initializer[0].raw_data = np.float32([number]).tobytes()
+    onnx.save(made, path)
+    return path
+
+
+def fails_on_small(path: Path) -> Path:
+    """x float[N, 4] -> y float[N, 4], as `add_one`; the run fails for an x whose first number is below 0."""
+    return _save(
+        path,
+        [
+            helper.make_node("Slice", ["x", "zero2", "one2"], ["corner"]),
+            helper.make_node("Cast", ["corner"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Reshape", ["whole", "flat"], ["index"]),
+            helper.make_node("Gather", ["table", "index"], ["picked"]),
+            helper.make_node("Add", ["x", "picked"], ["y"]),
+        ],
+        [_value("x", TensorProto.FLOAT, ["N", 4])],
+        [_value("y", TensorProto.FLOAT, ["N", 4])],
+        [
+            _constant("zero2", np.array([0, 0], np.int64)),
+            _constant("one2", np.array([1, 1], np.int64)),
+            _constant("flat", np.array([1], np.int64)),
+            _constant("table", np.array([1], np.float32)),
+        ],
+    )
+
+
 def slow_loop(path: Path) -> Path:
     """trips int64[1] -> y float[64, 64], after so many matrix products: about 150,000 a second on one core."""
     size = 64

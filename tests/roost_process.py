@@ -159,7 +159,7 @@ class RoostProcess:
         """The log's entries of this name."""
         lines = self.log_file.read_text(errors="replace").splitlines()
         entries = [json.loads(line) for line in lines if line.startswith("{")]
-        return [entry for entry in entries if entry["event"] == name]
+        return [entry for entry in entries if entry.get("event.action") == name]
 
     # What runs
 

@@ -2,6 +2,7 @@
 
     load_s       seconds that loading takes                exit_at_load   exit status at load, after a line of output
     refuse       message of a refusal at load              answer         what `answer` returns
+    says         a line printed at load
     stubborn     true: runs cannot be cancelled            spins          true: runs compute, on the event loop
 Input `seconds` FP32[1]: how long a run takes; -1 kills the process. Outputs: `answer`, and `overlap`, the most runs that
 were under way at once in this process.
@@ -43,6 +44,8 @@ class SleeperModel(Model):
         self._running = 0
         self._most = 0
         self._lock = threading.Lock()
+        if "says" in behaviour:
+            print(behaviour["says"], flush=True)
         time.sleep(behaviour.get("load_s", 0))
         if "refuse" in behaviour:
             raise ModelError(behaviour["refuse"])

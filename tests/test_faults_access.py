@@ -5,12 +5,9 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import onnx
 import pytest
 
 import models_for_tests as models
@@ -24,21 +21,13 @@ SHARED = "shared"
 ADDS = {"acme": 1000, "rival": 7}
 
 
-def adds(path: Path, number: float) -> Path:
-    """x float[N, 4] -> y = x + number."""
-    made = onnx.load(models.add_one(path))
-    made.graph.initializer[0].raw_data = np.float32([number]).tobytes()
-    onnx.save(made, path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("access")
     with RoostProcess(folder) as server:
         server.keys = {tenant: server.make_tenant(tenant) for tenant in ADDS}
         for tenant, number in ADDS.items():
-            file = adds(folder / f"{tenant}.onnx", number)
+            file = models.adds(folder / f"{tenant}.onnx", number)
             server.deploy(server.keys[tenant], SHARED, file, min_scale=1, max_scale=1, max_batch_size=16)
         server.deploy(server.keys["rival"], "secret-model", models.add_one(folder / "secret.onnx"))
         server.http = httpx.Client(base_url=server.url, timeout=60)
@@ -53,6 +42,8 @@ PARAMETERS = {"tenant": "rival", "model": "secret-model", "month": "2026-11", "n
     "note": "C1",
     "line": "1",
     "statement": "rival-2026-11",
+    "alias": "stable",
+    "wish": "pause",
 }
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/tenants"): {"name": "new"},
@@ -60,6 +51,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/keys"): {"name": "x", "scopes": ["read"]},
     ("PATCH", "/api/v1/models/{model}/scaling"): {"min-scale": 1},
     ("POST", "/api/v1/models/{model}/rollback"): {"version": 1},
+    ("PUT", "/api/v1/models/{model}/traffic"): {"split": {"1": 100}},
+    ("POST", "/api/v1/models/{model}/rollouts"): {"to": 1, "guard": "errors<1%"},
+    ("PUT", "/api/v1/models/{model}/aliases/{alias}"): {"version": 1},
+    ("PUT", "/api/v1/models/{model}/drift"): {"rate": 0},
+    ("PUT", "/api/v1/models/{model}/versions/{number}/profile"): {"inputs": []},
+    ("POST", "/api/v1/models/{model}/feedback"): {"items": [{"request_id": "x", "labels": [1]}]},
 }
 SCOPES = {
     ("POST", "/api/v1/keys"): "admin",
@@ -68,6 +65,14 @@ SCOPES = {
     ("POST", "/api/v1/models/{model}/versions"): "deploy",
     ("PATCH", "/api/v1/models/{model}/scaling"): "deploy",
     ("POST", "/api/v1/models/{model}/rollback"): "deploy",
+    ("PUT", "/api/v1/models/{model}/traffic"): "deploy",
+    ("PUT", "/api/v1/models/{model}/aliases/{alias}"): "deploy",
+    ("DELETE", "/api/v1/models/{model}/aliases/{alias}"): "deploy",
+    ("GET", "/api/v1/models/{model}/traffic"): "read",
+    ("GET", "/api/v1/models/{model}/history"): "read",
+    ("GET", "/api/v1/models/{model}/rollouts"): "read",
+    ("POST", "/api/v1/models/{model}/rollouts"): "deploy",
+    ("POST", "/api/v1/models/{model}/rollouts/{wish}"): "deploy",
     ("DELETE", "/api/v1/models/{model}"): "deploy",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/models/{model}"): "read",
@@ -75,6 +80,10 @@ SCOPES = {
     ("GET", "/api/v1/models/{model}/versions/{number}"): "read",
     ("GET", "/api/v1/models/{model}/status"): "read",
     ("GET", "/api/v1/models/{model}/logs"): "read",
+    ("GET", "/api/v1/models/{model}/drift"): "read",
+    ("PUT", "/api/v1/models/{model}/drift"): "deploy",
+    ("PUT", "/api/v1/models/{model}/versions/{number}/profile"): "deploy",
+    ("POST", "/api/v1/models/{model}/feedback"): "predict",
     ("GET", "/api/v1/usage"): "read",
     ("GET", "/api/v1/statements"): "read",
     ("GET", "/api/v1/statements/{month}"): "read",

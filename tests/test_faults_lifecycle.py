@@ -202,7 +202,7 @@ def test_k15_a_replica_that_stands_still_is_replaced_once_long_before_its_calls_
     wait_until_gone([replica], 5)
     assert_added(ask(server, infer(key, "one")))
     (lost,) = server.events("replica_lost")
-    assert (lost["pid"], lost["reason"]) == (replica.pid, "Hung")
+    assert (lost["roost"]["pid"], lost["roost"]["reason"]) == (replica.pid, "Hung")
     assert len(server.replicas("one")) == 1
     assert server.stop() == 0
 

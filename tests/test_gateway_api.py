@@ -153,11 +153,11 @@ async def test_status_and_logs_tell_why_a_version_failed(parts: Parts, acme: htt
     failed = status["revisions"][1]
     assert (failed["reason"], failed["message"]) == ("ExitedAtStart", "it ended with status 1")
     assert [r["load"] for r in status["revisions"]] == [None, None]
-    logs = (await acme.get("/api/v1/models/iris/logs", params={"lines": 1, "revision": bad})).json()
-    assert logs == {"revisions": [{"name": bad, "version": 2, "lines": ["Traceback: boom"]}]}
-    assert [r["name"] for r in (await acme.get("/api/v1/models/iris/logs")).json()["revisions"]] == [good, bad]
+    logs = (await acme.get("/api/v1/models/iris/logs", params={"limit": 1, "revision": bad})).json()
+    assert (logs["revision"], logs["version"], logs["replica"], logs["text"]) == (bad, 2, "", "Traceback: boom")
+    assert (await acme.get("/api/v1/models/iris/logs", params={"revision": good})).content == b""
     assert refusal(await acme.get("/api/v1/models/iris/logs?revision=x"))[0] == 404
-    assert refusal(await acme.get("/api/v1/models/iris/logs?lines=0")) == (400, "invalid_request", "lines")
+    assert refusal(await acme.get("/api/v1/models/iris/logs?limit=0")) == (400, "invalid_request", "limit")
 
 
 async def test_status_tells_replicas_and_load(parts: Parts, acme: httpx.AsyncClient):

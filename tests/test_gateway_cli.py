@@ -89,7 +89,7 @@ def test_retry_after_is_told(server, roost):
         ("deploy", "iris", "no-such-file.onnx"),
         ("predict", "iris"),
         ("predict", "iris", "--data", "no-such-file.json"),
-        ("logs", "iris", "--follow", "--json"),
+        ("logs", "iris", "--since", "yesterday"),
         ("delete", "iris"),
     ],
 )

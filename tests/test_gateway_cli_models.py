@@ -3,11 +3,12 @@
 import json
 import re
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
 from recording_server import Command, serving
-from roost_gateway.cli.models import fresh_lines
+from roost_gateway.cli.logs import moment
 from roost_gateway.cli.samples import curl_line, sample_body
 
 IRIS = {
@@ -84,12 +85,12 @@ def test_deploy_no_wait_returns_while_the_version_is_deploying(server, roost, on
 def test_a_version_that_fails_is_told_with_its_reason_and_last_log_lines(server, roost, onnx_file):
     failed = version_document(server, state="failed", reason="out of memory while loading")
     server.on("POST /api/v1/models/iris/versions", failed, status=201)
-    revision = {"name": "iris-00001", "version": 1, "lines": ["loading", "terminated \x1b[31m"]}
-    server.on("GET /api/v1/models/iris/logs", {"revisions": [revision]})
+    line = {"time": "2026-11-23T08:00:00.000001Z", "revision": "iris-00001", "version": 1, "replica": "7"}
+    server.on("GET /api/v1/models/iris/logs", line | {"text": "loading \x1b[31m"})
     result = roost("deploy", "iris", onnx_file)
     assert result.exit_code == 1
     assert "out of memory while loading" in result.stderr
-    assert "loading\n" in result.stderr
+    assert "  loading " in result.stderr
     assert "\x1b" not in result.output
 
 
@@ -103,7 +104,7 @@ def test_a_version_that_fails_is_told_with_its_reason_and_last_log_lines(server,
 )
 def test_who_can_mend_a_failed_version_is_told_what_to_do(server, roost, onnx_file, reason, next_step):
     server.on("POST /api/v1/models/iris/versions", version_document(server, state="failed", reason=reason), status=201)
-    server.on("GET /api/v1/models/iris/logs", {"revisions": []})
+    server.on("GET /api/v1/models/iris/logs", {"text": "loading"})
     result = roost("deploy", "iris", onnx_file, "--runtime", "onnx-gpu")
     assert next_step in result.stderr.splitlines()[-1]
     assert server.asked[0].query == {"runtime": "onnx-gpu"}
@@ -190,10 +191,26 @@ def test_delete_with_yes_does_not_ask(server, roost):
     assert roost("delete", "iris", "--yes").exit_code == 0
 
 
-def test_following_a_log_prints_each_line_once():
-    assert list(fresh_lines(["a", "b"], ["a", "b", "c"])) == ["c"]
-    assert list(fresh_lines(["a", "b", "c"], ["c", "d"])) == ["d"]
-    assert list(fresh_lines(["a", "b"], ["a", "b"])) == []
-    assert list(fresh_lines([], ["a"])) == ["a"]
-    assert list(fresh_lines(["a"], ["x", "y"])) == ["x", "y"]
-    assert list(fresh_lines(["a"], ["b", "a", "c"])) == ["b", "a", "c"]
+@pytest.mark.parametrize(
+    ("since", "after"),
+    [
+        ("90s", "2026-11-23T07:58:30+00:00"),
+        ("10m", "2026-11-23T07:50:00+00:00"),
+        ("2h", "2026-11-23T06:00:00+00:00"),
+        ("1d", "2026-11-22T08:00:00+00:00"),
+        ("2026-11-22", "2026-11-22T00:00:00+00:00"),
+        (None, None),
+    ],
+)
+def test_since_is_a_time_or_how_long_ago(since, after):
+    assert moment(since, datetime(2026, 11, 23, 8, tzinfo=UTC)) == after
+
+
+def test_logs_are_a_line_each_for_people_and_for_programs(server, roost):
+    line = {"time": "2026-11-23T08:00:00.000001Z", "revision": "iris-00001", "version": 1, "replica": "7"}
+    server.on("GET /api/v1/models/iris/logs", line | {"text": "loaded \x1b[31m"})
+    shown = roost("logs", "iris", "--replica", "7", "-n", "5")
+    assert shown.stdout == "2026-11-23 08:00:00Z  iris-00001  7  loaded \N{REPLACEMENT CHARACTER}[31m\n"
+    assert server.asked[0].query == {"limit": "5", "replica": "7"}
+    told = roost("logs", "iris", "--json")
+    assert [json.loads(text) for text in told.stdout.splitlines()] == [line | {"text": "loaded \x1b[31m"}]

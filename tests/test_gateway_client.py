@@ -180,7 +180,7 @@ def test_each_call_uses_the_documented_method_path_and_body(server, roost):
         ("GET", "/api/v1/models/iris/versions", lambda: roost.versions("iris"), None),
         ("GET", "/api/v1/models/iris/versions/2", lambda: roost.version("iris", 2), None),
         ("GET", "/api/v1/models/iris/status", lambda: roost.status("iris"), None),
-        ("GET", "/api/v1/models/iris/logs", lambda: roost.logs("iris", lines=5), None),
+        ("GET", "/api/v1/models/iris/logs", lambda: list(roost.logs("iris", limit=5)), None),
         ("PATCH", "/api/v1/models/iris/scaling", lambda: roost.set_scaling("iris", {"target": None}), {"target": None}),
         ("POST", "/api/v1/models/iris/rollback", lambda: roost.rollback("iris", 1), {"version": 1}),
         ("DELETE", "/api/v1/models/iris", lambda: roost.delete_model("iris"), None),
@@ -202,7 +202,7 @@ def test_each_call_uses_the_documented_method_path_and_body(server, roost):
         assert (asked.method, asked.path, asked.json if asked.body else None) == (method, path, body)
     by_path = {(asked.method, asked.path): asked.query for asked in server.asked}
     assert by_path["DELETE", "/api/v1/tenants/acme"] == {"force": "true"}
-    assert by_path["GET", "/api/v1/models/iris/logs"] == {"lines": "5"}
+    assert by_path["GET", "/api/v1/models/iris/logs"] == {"limit": "5"}
     assert by_path["GET", "/api/v1/usage"] == {"from": "2026-11-01", "group_by": "day"}
     assert by_path["GET", "/api/v1/statements/2026-11"] == {"format": "pdf"}
     assert by_path["GET", "/api/v1/statements/2026-11/lines/3/events"] == {"limit": "5"}

@@ -28,7 +28,7 @@ async def test_first_revision_takes_traffic_once_it_is_ready(parts: Parts):
     number = await parts.add_version()
     name = await parts.deploy(number)
     assert (name, states_of(parts), serving(parts)) == ("iris-00001", {"iris-00001": "deploying"}, {})
-    assert route_of(parts).choose().name == name, "calls may wait for the first revision"
+    assert route_of(parts).leading().name == name, "calls may wait for the first revision"
     parts.engine.ready(name)
     await parts.deployments.settled(IRIS)
     assert (states_of(parts), serving(parts)) == ({name: "ready"}, {name: 100})
@@ -41,7 +41,7 @@ async def test_broken_first_version_gives_its_reason_to_callers(parts: Parts):
     assert states_of(parts) == {name: "failed"}
     assert parts.engine.services[IRIS].revisions == ()
     with pytest.raises(Unavailable, match="OutOfMemory: it needs more memory") as caught:
-        route_of(parts).choose()
+        route_of(parts).leading()
     assert caught.value.code == "revision_failed"
     with pytest.raises(Unavailable):
         route_of(parts).for_version(1)
@@ -54,7 +54,7 @@ async def test_broken_new_version_never_gets_a_call(parts: Parts):
     await parts.deployments.settled(IRIS)
     assert (states_of(parts), serving(parts)) == ({old: "ready", name: "failed"}, {old: 100})
     assert all(TrafficTarget(name, 100) not in service.traffic for service in parts.engine.applied)
-    assert route_of(parts).choose().name == old
+    assert route_of(parts).leading().name == old
 
 
 async def test_failure_keeps_reason_and_log_after_the_engine_forgot_the_revision(parts: Parts):

@@ -43,7 +43,7 @@ def server(running):
     for secret in (running.key, running.operator_key, PRIVATE.decode()):
         assert secret not in log
     assert "Traceback" not in log
-    assert all(json.loads(line)["event"] for line in log.splitlines()), "each line is one event"
+    assert all(json.loads(line)["message"] for line in log.splitlines()), "each line is one event"
 
 
 def files(server: RoostProcess) -> set[str]:

@@ -1,5 +1,6 @@
 """What the gateway counts, and how it is written: figures of calls, of cold starts, of uploads and of quotas."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway_parts import gateway_parts
 from roost_gateway.cli.platform_status import series_of, status_of
 from roost_gateway.metrics.cold_starts import ColdStartFigures
+from roost_gateway.metrics.held import HeldFigures
 from roost_gateway.metrics.page import Page, make_page
 from roost_gateway.metrics.quotas import QuotaFigures
 from roost_gateway.metrics.uploads import UploadFigures
@@ -54,6 +56,36 @@ def test_a_call_is_counted_in_parts_that_add_up():
     assert found["roost_request_duration_seconds_sum model=iris tenant=acme"] == pytest.approx(0.7)
 
 
+def test_versions_are_counted_beside_each_other_and_a_models_calls_are_all_of_them():
+    kept = {1, 2}
+    figures = PredictFigures(models=lambda: [IRIS], has_version=lambda key, version: key == IRIS and version in kept)
+    for version, outcome, seconds in ((1, "ok", 0.5), (2, "model_error", 0.2), (2, "ok", 0.002), (0, "throttled", 0.1)):
+        figures.answered(IRIS, Outcome(outcome), version=version, seconds=seconds, queue_us=0, cold_start_us=0)
+    found = series(figures)
+
+    def calls(**labels: str) -> float:
+        name = "roost_version_requests_total" if "version" in labels else "roost_requests_total"
+        labels = {"model": "iris", "tenant": "acme", **labels}
+        return found[" ".join([name, *(f"{key}={value}" for key, value in sorted(labels.items()))])]
+
+    assert [calls(version="1", outcome=outcome) for outcome in ("ok", "model_error")] == [1, 0]
+    assert [calls(version="2", outcome=outcome) for outcome in ("ok", "model_error")] == [1, 1]
+    assert [calls(outcome=outcome) for outcome in ("ok", "model_error", "throttled")] == [2, 1, 1]
+    assert found["roost_version_request_duration_seconds_sum model=iris tenant=acme version=2"] == pytest.approx(0.202)
+    assert found["roost_request_duration_seconds_sum model=iris tenant=acme"] == pytest.approx(0.802)
+    assert found["roost_request_duration_seconds_bucket le=0.005 model=iris tenant=acme"] == 1
+    assert not [name for name in found if "version=0" in name], (
+        "no version was chosen: it is in the model's series only"
+    )
+    kept.discard(2)
+    left = series(figures)
+    assert not [name for name in left if "version=2" in name]
+    assert {name: value for name, value in left.items() if "version" not in name} == {
+        name: value for name, value in found.items() if "version" not in name
+    }, "what was counted of it stays counted"
+    assert figures.answered_by_tenant() == {"acme": 4}
+
+
 def test_errors_are_counted_by_code_and_limits_by_tenant_until_it_has_no_model():
     models = [IRIS]
     figures = PredictFigures(models=lambda: models)
@@ -82,7 +114,7 @@ def test_an_empty_page_is_empty():
     assert Page().text() == b""
 
 
-def stretch(replica: str, **parts: int | bool) -> ResourceUsage:
+def stretch(replica: str, **parts: int | bool | str) -> ResourceUsage:
     return ResourceUsage(
         source="s", id="i", kind=ResourceKind.REPLICA, start=NOW, end=NOW + timedelta(seconds=1), tenant="acme",
         model="iris", version=1, replica=replica, **parts,
@@ -103,6 +135,23 @@ def test_cold_starts_are_told_by_part_although_their_stretches_are_cut():
     }
     assert sums == {"schedule": 2.0, "pull": 4.0, "load": 0.5}
     assert found["roost_cold_start_part_duration_seconds_count part=pull"] == 1
+
+
+def test_replicas_are_held_by_state_and_class_as_long_as_their_model_is_there():
+    models = [IRIS]
+    figures = HeldFigures(models=lambda: models)
+    figures.told(stretch("a", setup_us=2_000_000, resource_class="cpu-1"))
+    figures.told(stretch("a", active_us=500_000, idle_us=250_000, reserved_us=125_000, resource_class="cpu-1"))
+    figures.told(stretch("b", active_us=1_000_000, resource_class="gpu-1"))
+    figures.told(replace(stretch("", byte_seconds=7), kind=ResourceKind.STORAGE))
+    name = "roost_replica_held_seconds_total model=iris resource_class={} state={} tenant=acme"
+    cpu = {"setup": 2.0, "active": 0.5, "idle": 0.25, "reserved": 0.125}
+    gpu = {"setup": 0.0, "active": 1.0, "idle": 0.0, "reserved": 0.0}
+    assert series(figures) == {name.format("cpu-1", state): seconds for state, seconds in cpu.items()} | {
+        name.format("gpu-1", state): seconds for state, seconds in gpu.items()
+    }
+    models.clear()
+    assert series(figures) == {}
 
 
 def test_upload_checks_are_read_at_each_scrape():
@@ -129,6 +178,8 @@ async def test_quotas_are_told_by_the_gateway_that_leads_and_only_where_there_is
         assert series(figures) == {
             "roost_quota_used_ratio quota=models tenant=acme": 0.25,
             "roost_quota_used_ratio quota=storage tenant=acme": 0.25,
+            "roost_stored_bytes tenant=acme": 250,
+            "roost_stored_bytes tenant=free": 0,
         }
         leads[0] = False
         await figures.look()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from urllib3 import request
 
 import models_for_tests as models
+from prometheus_fetch import program
+from prometheus_server import needs_promtool
 from roost_gateway.client import ApiError
 from roost_process import RoostProcess
 from roost_runtimes.figures import Figures
@@ -103,10 +104,14 @@ def test_the_page_is_what_the_document_says(server, key, tmp_path):
     assert figures["roost_autoscaler_panic", replica - {("replica", "0")}] in (0, 1)
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed: apt-get install prometheus")
+@needs_promtool
 def test_promtool_finds_nothing_to_say_about_the_page(server, key):
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=page_of(server), capture_output=True, text=True, check=False
+        [str(program("promtool")), "check", "metrics"],
+        input=page_of(server),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -1,10 +1,9 @@
 """Recording rules and alerts: well formed, each alert with its words and its runbook, tried firing and not firing.
 
-What needs promtool is skipped where it is not installed (Debian: apt-get install prometheus); no package of PyPI or npm has it.
+What needs promtool is skipped where there is none and none could be fetched (`prometheus_fetch`).
 """
 
 import re
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -15,14 +14,15 @@ import yaml
 
 import prometheus_rules
 from manifest_objects import MANIFESTS, built
+from prometheus_fetch import program
+from prometheus_server import needs_promtool
 
 ROOT = MANIFESTS.parent
 MONITORING = MANIFESTS / "monitoring"
 RULES = sorted(MONITORING.glob("rules/*.yaml"))
 ALERTS = sorted(MONITORING.glob("alerts/*.yaml"))
 TRIALS = sorted(MONITORING.glob("tests/*.yaml"))
-PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
+PROMTOOL = program("promtool")
 RECORDED = re.compile(r"[a-z_]+:[a-z][a-z0-9_]*:[a-z0-9_]+")
 TRITON = "triton.yaml"
 """The names in it are Triton's."""

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.evidence import Counts, Verdict, judge
 from roost_platform.domain.guards import Guard, Measure, parse
-from roost_platform.domain.splits import sticky, turns
+from roost_platform.domain.rollouts import breaks
+from roost_platform.domain.signatures import Signature, Tensor
+from roost_platform.domain.splits import Sticking, turns
 
 
 @given(st.lists(st.integers(0, 100), max_size=5))
@@ -29,8 +31,8 @@ def test_two_versions_are_never_a_whole_turn_from_their_share() -> None:
 
 def test_a_changed_split_moves_keys_one_way_only_and_shares_hold() -> None:
     keys = [b"user-%d" % n for n in range(4000)]
-    before = [sticky({"a": 90, "b": 10}, key) for key in keys]
-    after = [sticky({"a": 75, "b": 25}, key) for key in keys]
+    before = [Sticking({"a": 90, "b": 10}).of(key) for key in keys]
+    after = [Sticking({"a": 75, "b": 25}).of(key) for key in keys]
     assert not [1 for old, new in zip(before, after, strict=True) if (old, new) == ("b", "a")]
     expected = {"a": 3000, "b": 1000}
     assert sum((after.count(n) - e) ** 2 / e for n, e in expected.items()) < 10.83  # chi-square, 1 degree, 0.1 %
@@ -43,9 +45,9 @@ def test_shares_that_are_not_a_hundred_are_refused(percents: dict[str, int]) -> 
 
 
 def test_guards_are_read() -> None:
-    latency, errors, disagreement = parse("p99<120ms, errors<0.5%,disagreement<1%")
+    latency, errors = parse("p99<120ms, errors<0.5%")
     assert (latency.measure, latency.threshold_s, round(latency.limit, 9)) == (Measure.LATENCY, 0.12, 0.01)
-    assert (errors, disagreement.limit) == (Guard("errors<0.5%", Measure.ERRORS, 0.005), 0.01)
+    assert errors == Guard("errors<0.5%", Measure.ERRORS, 0.005)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,30 @@ def test_of_a_hundred_seeded_runs_at_least_95_end_as_they_should(
 
 def test_three_requests_prove_nothing() -> None:
     assert judge(Counts(3, 0), Counts(1000, 0), limit=0.5, alpha=0.01, minimum=100) is Verdict.OPEN
+
+
+def _signature(*inputs: Tensor, outputs: tuple[Tensor, ...] = (Tensor("y", "FP32", (-1,)),)) -> Signature:
+    return Signature(tuple(inputs), outputs)
+
+
+X = Tensor("x", "FP32", (-1, 4))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "why"),
+    [
+        (_signature(X), ""),
+        (_signature(Tensor("x", "FP32", (-1, -1))), ""),
+        (_signature(Tensor("x", "FP32", (-1, 5))), "its input x has the shape [-1, 5] instead of [-1, 4]"),
+        (_signature(Tensor("x", "FP32", (1, 4))), "its input x has the shape [1, 4] instead of [-1, 4]"),
+        (_signature(Tensor("x", "FP32", (4,))), "its input x has the shape [4] instead of [-1, 4]"),
+        (_signature(Tensor("x", "FP64", (-1, 4))), "its input x is FP64 instead of FP32"),
+        (_signature(), "its inputs are none instead of x"),
+        (_signature(X, Tensor("z", "FP32", (1,))), "its inputs are x, z instead of x"),
+        (_signature(X, outputs=(Tensor("p", "FP32", (-1,)),)), "its outputs are p instead of y"),
+        (_signature(X, outputs=(Tensor("y", "INT64", (-1,)),)), "its output y is INT64 instead of FP32"),
+        (_signature(X, outputs=(Tensor("y", "FP32", (-1, 2)),)), ""),
+    ],
+)
+def test_a_version_that_would_break_its_callers_is_known(candidate: Signature, why: str) -> None:
+    assert breaks(_signature(X), candidate) == why

@@ -11,12 +11,15 @@ from roost_gateway.money.alerts import AlertDelivery, Webhook
 from roost_gateway.money.budgets import Budgets
 from roost_gateway.money.closing import Closing
 from roost_gateway.money.documents import Documents
+from roost_gateway.money.month_figures import MonthFigures
+from roost_gateway.money.overview import Overview, make_overview
 from roost_gateway.money.reconcile import Reconciliation, run_of
 from roost_gateway.money.spending import Spending
 from roost_gateway.money.statements import Statements
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.settings import Settings
 from roost_platform.billing.exports import Issuer
+from roost_platform.billing.months import month_of
 from roost_platform.billing.price_file import default_price_books, load_price_books
 from roost_platform.billing.price_store import record_prices
 from roost_platform.billing.prices import PriceBooks
@@ -75,7 +78,10 @@ class Charging:
             drain=self.drain,
             clock=clock,
         )
-        self.figures = (self.budgets.figures, self._closing.figures)
+        self._month = MonthFigures(
+            directory=directory, overview=self._overview, leads=leads, interval_s=settings.month_interval_s
+        )
+        self.figures = (self.budgets.figures, self._closing.figures, self._month)
 
     async def drain(self) -> None:
         """Bring all that this gateway has metered to the database. Raises Unavailable or StorageFull."""
@@ -87,7 +93,14 @@ class Charging:
         await self._database.write(record_prices, self.books, now=self._clock())
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        return [self.budgets.run(), self._closing.run(), *self._telling()]
+        return [self.budgets.run(), self._closing.run(), self._month.run(), *self._telling()]
+
+    async def _overview(self) -> Overview:
+        """Of the running month, as the ledger has it. Raises Unavailable."""
+        month = month_of(self._clock())
+        return await make_overview(
+            month, database=self._database, books=self.books, statement_of=self.statements.current
+        )
 
     def _telling(self) -> list[Coroutine[Any, Any, None]]:
         """The loop that delivers alerts, where somebody wants to be told."""

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from roost_gateway.client_drift import DriftCalls
 from roost_gateway.client_money import MoneyCalls
 from roost_gateway.client_transport import (
     DEFAULT_URL,
     ApiError,
     Document,
     ServerNotThere,
+    given,
     is_loopback,
     normal_url,
     path_of,
@@ -44,7 +46,7 @@ _UPLOAD_TIMEOUT_S = 900.0  # the server checks the model before it answers
 _PREDICT_TIMEOUT_S = 3610.0  # the longest `timeout` that a scaling policy can hold, and some
 
 
-class RoostClient(MoneyCalls):
+class RoostClient(DriftCalls, MoneyCalls):
     """Speaks for one key. All methods raise ApiError and ServerNotThere, and return the server's JSON document.
 
     `tenant` names the tenant that an operator key acts for; a tenant's own key needs none. `timeout` is in seconds,
@@ -150,10 +152,22 @@ class RoostClient(MoneyCalls):
     def status(self, model: str) -> Document:
         return self._json("GET", path_of("models", model, "status"))
 
-    def logs(self, model: str, *, lines: int = 100, revision: str | None = None) -> Document:
-        """The last `lines` log lines of each revision, or of the named one."""
-        params: dict[str, Any] = {"lines": lines} | ({"revision": revision} if revision else {})
-        return self._json("GET", path_of("models", model, "logs"), params=params)
+    def logs(
+        self,
+        model: str,
+        *,
+        limit: int = 100,
+        since: str | None = None,
+        revision: str | None = None,
+        replica: str | None = None,
+        follow: bool = False,
+    ) -> Iterator[Document]:
+        """What the model's replicas printed, the last `limit` lines; `since` is an ISO 8601 time with an offset.
+
+        `follow`: then what they print, as long as the server keeps the answer open.
+        """
+        asked = {"limit": limit, "since": since, "revision": revision, "replica": replica, "follow": follow or None}
+        yield from self._lines(path_of("models", model, "logs"), params=given(asked))
 
     def set_scaling(self, model: str, changes: Mapping[str, Any]) -> Document:
         """Change scaling options in Knative's spelling; None puts one back to its default."""
@@ -162,6 +176,37 @@ class RoostClient(MoneyCalls):
     def rollback(self, model: str, version: int) -> Document:
         """Send all traffic to an earlier version."""
         return self._json("POST", path_of("models", model, "rollback"), json={"version": version})
+
+    def traffic(self, model: str) -> Document:
+        """The split, what sticks, rules and aliases."""
+        return self._json("GET", path_of("models", model, "traffic"))
+
+    def set_traffic(self, model: str, wish: Mapping[str, Any]) -> Document:
+        """Change `split` (percents by version), `sticky` or `rules`; what is left out stays."""
+        return self._json("PUT", path_of("models", model, "traffic"), json=wish)
+
+    def set_alias(self, model: str, alias: str, version: int) -> Document:
+        return self._json("PUT", path_of("models", model, "aliases", alias), json={"version": version})
+
+    def delete_alias(self, model: str, alias: str) -> Document:
+        return self._json("DELETE", path_of("models", model, "aliases", alias))
+
+    def rollouts(self, model: str, *, limit: int = 10) -> Document:
+        """The model's rollouts with their decisions, the newest first."""
+        return self._json("GET", path_of("models", model, "rollouts"), params={"limit": limit})
+
+    def begin_rollout(self, model: str, wish: Mapping[str, Any]) -> Document:
+        """`wish` holds `to` and `guard`, and may hold `steps`, `every_s` and `minimum`."""
+        return self._json("POST", path_of("models", model, "rollouts"), json=wish)
+
+    def change_rollout(self, model: str, wish: str) -> Document:
+        """`wish`: pause, resume or abort."""
+        return self._json("POST", path_of("models", model, "rollouts", wish))
+
+    def history(self, model: str, *, limit: int = 100, before: int | None = None) -> Document:
+        """Who changed what, the newest first; of deleted models too."""
+        params = {"limit": limit} | ({"before": before} if before is not None else {})
+        return self._json("GET", path_of("models", model, "history"), params=params)
 
     def delete_model(self, model: str) -> None:
         """Delete a model with all its versions; returns when calls in flight have ended and its replicas are gone."""

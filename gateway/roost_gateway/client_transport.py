@@ -4,6 +4,7 @@ httpx, which takes a tenth of a second to import, is loaded by the first client,
 module and stay quick.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
@@ -124,6 +125,24 @@ class Transport:
                 request_id=response.headers.get("X-Request-Id"),
             )
         return document
+
+    def _lines(self, path: str, *, params: Mapping[str, Any]) -> Iterator[Document]:
+        """The JSON objects of an answer that holds one a line, each as soon as it is there."""
+        import httpx  # noqa: PLC0415 - see above
+
+        try:
+            with self._http.stream("GET", path, params=dict(params)) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _api_error(response)
+                for line in response.iter_lines():
+                    if line:
+                        yield json.loads(line)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ServerNotThere(self.url, f"No Roost at {self.url}.", connected=False) from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            message = f"The connection to {self.url} broke before an answer was whole: {error}"
+            raise ServerNotThere(self.url, message, connected=True) from error
 
     def _send(
         self,

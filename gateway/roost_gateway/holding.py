@@ -9,7 +9,9 @@ from typing import Any, Self
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from roost_gateway.access.directory import Directory
 from roost_gateway.metrics.cold_starts import ColdStartFigures
+from roost_gateway.metrics.held import HeldFigures
 from roost_gateway.settings import Settings
 from roost_platform.database.connection import Database
 from roost_platform.domain.resources import ResourceUsage
@@ -26,7 +28,13 @@ class Holding:
     """One run of a gateway: its outbox is open from here until the context ends."""
 
     def __init__(
-        self, settings: Settings, *, database: Database, leads: Callable[[], bool], clock: Callable[[], datetime]
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        directory: Directory,
+        leads: Callable[[], bool],
+        clock: Callable[[], datetime],
     ) -> None:
         """Made before the engine and the registry, which tell `outbox`. Raises OSError."""
         folder = settings.data / "outbox"
@@ -36,12 +44,14 @@ class Holding:
         self.shipper = OutboxShipper(folder=folder, database=database, interval_s=settings.metering.ship_interval_s)
         self.storage = StorageMeter(database=database, record=record_resources, clock=clock, leads=leads)
         self.cold_starts = ColdStartFigures()
-        self.figures = (OutboxFiguresCollector(self.outbox, self.shipper), self.cold_starts)
+        self._held = HeldFigures(directory.keys_of_models)
+        self.figures = (OutboxFiguresCollector(self.outbox, self.shipper), self.cold_starts, self._held)
 
     def tell(self, usage: ResourceUsage) -> None:
         """What engine and registry tell of what was held. Returns at once and raises nothing."""
         self.outbox.tell(usage)
         self.cold_starts.told(usage)
+        self._held.told(usage)
 
     async def told_until(self, replicas: Sequence[str]) -> dict[str, datetime]:
         """By pod, the end of what the database knows of it. Raises Unavailable."""

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -38,11 +38,13 @@ from roost_gateway.metrics.page import make_page
 from roost_gateway.metrics.quotas import QuotaFigures
 from roost_gateway.metrics.uploads import UploadFigures
 from roost_gateway.operator_key import operator_key
+from roost_gateway.predict.access_log import AccessLog
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.lane import Lane
 from roost_gateway.server import listen, make_server, stop_on_signals, url_of
 from roost_gateway.settings import Settings
+from roost_gateway.tapping import Tapping
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.gateways import Gateways
 from roost_platform.database.leadership import Leadership
@@ -162,7 +164,7 @@ async def platform(
         )
         shared_store = settings.artifacts.url is not None
         holding = await stack.enter_async_context(
-            Holding(settings, database=database, leads=lambda: leadership.held, clock=_now)
+            Holding(settings, database=database, directory=directory, leads=lambda: leadership.held, clock=_now)
         )
         registry = Registry(
             database=database,
@@ -224,7 +226,7 @@ async def platform(
         await gateways.join()
         stack.push_async_callback(gateways.leave)
 
-        figures = PredictFigures(models=lambda: [route.key for route in directory.routes()])
+        figures = PredictFigures(models=directory.keys_of_models, has_version=directory.has_version)
         predict = PredictApp(
             directory=directory,
             authenticator=authenticator,
@@ -233,6 +235,7 @@ async def platform(
             figures=figures,
             limits=settings.limits,
             serving=lambda: running.serving,
+            access=AccessLog.of(settings.access_log),
         )
         charging = Charging(
             settings,
@@ -245,6 +248,19 @@ async def platform(
             clock=_now,
         )
         await charging.start()
+        tapping = stack.enter_context(
+            closing(
+                Tapping(
+                    settings,
+                    database=database,
+                    directory=directory,
+                    deployments=deployments,
+                    taps=predict.taps,
+                    leads=lambda: leadership.held,
+                    clock=_now,
+                )
+            )
+        )
         quotas = QuotaFigures(
             directory=directory, storage=lambda: database.read(storage_by_tenant), leads=lambda: leadership.held
         )
@@ -263,10 +279,13 @@ async def platform(
             documents=charging.documents,
             budgets=charging.budgets,
             reconciliation=charging.reconciliation,
+            drift=tapping.drift,
+            rollouts=tapping.rollouts,
             limits=settings.limits,
             runtimes=engine.runtimes,
             url=url,
             clock=_now,
+            serving=lambda: running.serving,
         )
         pulse = DatabasePulse(lambda: database.read(_answer))
         for loop in (
@@ -280,6 +299,7 @@ async def platform(
             _flush_keys(authenticator),
             quotas.run(),
             *charging.loops(),
+            *tapping.loops(),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
         running.lane = predict.lane
@@ -295,6 +315,7 @@ async def platform(
                 metering.figures,
                 *holding.figures,
                 *charging.figures,
+                tapping.figures,
                 ProcessCollector(namespace="roost", registry=None),
             ),
             ready=lambda: Readiness.of(

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from roost_gateway.log_context import log_with, trace_of
+
 HEADER = b"x-request-id"
 SCOPE_KEY = "roost.request_id"
 
@@ -43,6 +45,7 @@ class RequestIds:
             return
         request_id = request_id_from(scope["headers"])
         scope[SCOPE_KEY] = request_id
+        log_with({"request_id": request_id, **trace_of(scope["headers"])})
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -5,10 +5,10 @@ Every field can be set as ROOST_<NAME>, those of a theme as ROOST_<THEME>_<NAME>
 
 import ipaddress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from roost_gateway.engine_settings import KnativeSettings, LocalSettings
@@ -47,6 +47,17 @@ class MeteringSettings(BaseSettings):
     """How much usage may wait for a database that is away; then predictions are refused before work is done for them."""
 
 
+def _is_a_url(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the webhook must be a URL that begins with https:// or http://")
+    return value
+
+
+WebhookUrl = Annotated[SecretStr | None, AfterValidator(_is_a_url)]
+
+
 class BudgetSettings(BaseSettings):
     """Tenants' budgets."""
 
@@ -54,17 +65,32 @@ class BudgetSettings(BaseSettings):
 
     interval_s: float = Field(10.0, gt=0)
     """Pause between two looks at what is spent. A hard cap can be overshot by what is spent meanwhile."""
-    webhook: SecretStr | None = None
+    webhook: WebhookUrl = None
     """URL (http or https) that is told of alerts, as CloudEvents; None = nobody is. It may hold a secret."""
 
-    @field_validator("webhook")
-    @classmethod
-    def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            parts = urlsplit(value.get_secret_value())
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("the webhook must be a URL that begins with https:// or http://")
-        return value
+
+class RolloutSettings(BaseSettings):
+    """Rollouts that judge themselves."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOST_ROLLOUT_", frozen=True, env_ignore_empty=True)
+
+    interval_s: float = Field(1.0, gt=0)
+    """Pause between two looks at the evidence."""
+    webhook: WebhookUrl = None
+    """URL (http or https) that is told of every decision, as CloudEvents; None = nobody is. It may hold a secret."""
+
+
+class DriftSettings(BaseSettings):
+    """Looking at what models are asked and answer. Needs the extra `drift`; without it nothing is looked at."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOST_DRIFT_", frozen=True, env_ignore_empty=True)
+
+    rate: float = Field(1.0, ge=0, le=100)
+    """Calls of a model that are looked at, a second, at most; for models whose owner has not said. 0 = none."""
+    calls_per_s: float = Field(10.0, gt=0, le=1000)
+    """The same for all models of a gateway together."""
+    interval_s: float = Field(60.0, gt=0)
+    """Pause between two comparisons, and between two looks at what other gateways decided."""
 
 
 class IssuerSettings(BaseSettings):
@@ -122,6 +148,10 @@ class Settings(BaseSettings):
     """Base of the URLs told to tenants; None = the address listened on."""
     prices: Path | None = None
     """The operator's own price book (TOML); None = the one that Roost comes with."""
+    month_interval_s: float = Field(60.0, gt=0)
+    """Pause between two looks at the running month's money for the metrics page; longer where a look takes more than six seconds."""
+    access_log: float = Field(0.0, ge=0, le=1)
+    """Share of the predictions that get a line in the log; 0 = none does, 1 = each."""
     grace_s: float = Field(30.0, ge=0)
     """How long open requests may take at shutdown."""
     limits: LimitSettings = Field(default_factory=LimitSettings)
@@ -130,6 +160,8 @@ class Settings(BaseSettings):
     artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
     metering: MeteringSettings = Field(default_factory=MeteringSettings)
     budgets: BudgetSettings = Field(default_factory=BudgetSettings)
+    drift: DriftSettings = Field(default_factory=DriftSettings)
+    rollouts: RolloutSettings = Field(default_factory=RolloutSettings)
     issuer: IssuerSettings = Field(default_factory=IssuerSettings)
 
     @field_validator("operator_key")

@@ -74,6 +74,7 @@ class Kubelet:
         self.pods: dict[tuple[str, str], RunningPod] = {}
         self._containers: list[Container] = []
         api.log_of = self._log
+        api.life_of = self._life
 
     async def stop(self) -> None:
         for pod in list(self.pods.values()):
@@ -282,6 +283,10 @@ class Kubelet:
         }
         if self._api.get("Pod", pod.name, pod.namespace) is not None:
             self._api.set_status("Pod", pod.name, pod.namespace, status)
+
+    def _life(self, namespace: str, name: str, previous: bool) -> int:
+        pod = self.pods.get((namespace, name))
+        return 0 if pod is None else pod.restarts - (previous or pod.container is None)
 
     def _log(self, namespace: str, name: str, previous: bool) -> str | None:
         pod = self.pods.get((namespace, name))

@@ -46,6 +46,8 @@ class FakeKubernetes(Inside):
         self.faults = Faults()
         self.log_of: Callable[[str, str, bool], str | None] = lambda *_: None
         """Gives the log of a pod, or of its container before its restart; a kubelet puts itself here."""
+        self.life_of: Callable[[str, str, bool], int] = lambda *_: 0
+        """Gives which life of the pod's container that log is of: 0 is its first."""
         self._verbs = Verbs(self)
         self._bookmark_s = bookmark_s
         self._anonymous = anonymous

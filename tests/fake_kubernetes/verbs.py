@@ -1,6 +1,7 @@
 """The verbs of the API: from a request to what the registry is asked, and back to an answer."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import yaml
@@ -25,10 +26,14 @@ class Backend(Protocol):
     @property
     def log_of(self) -> Any: ...
 
+    @property
+    def life_of(self) -> Any: ...
+
 
 class Verbs:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._times: dict[tuple[str, str, int], list[str]] = {}  # when the lines of a pod's log were printed
 
     async def answer(self, request: web.Request, asked: Asked, query: Query) -> web.Response:
         store = self._backend._store
@@ -136,10 +141,20 @@ class Verbs:
                 400, f'container "user-container" in pod "{asked.name}" is waiting to start: ContainerCreating'
             )
         lines = text.splitlines(keepends=True)
+        if query.get("timestamps") == "true":
+            lines = self._timed(asked, lines, previous=query.get("previous") == "true")
         if "tailLines" in query:
             lines = lines[len(lines) - int(query["tailLines"]) :] if int(query["tailLines"]) < len(lines) else lines
         text = "".join(lines)
         return web.Response(text=text[: int(query.get("limitBytes", len(text)))], content_type="text/plain")
+
+    def _timed(self, asked: Asked, lines: list[str], *, previous: bool) -> list[str]:
+        """Each line with the time when it was first seen here, which stays."""
+        life = self._backend.life_of(asked.namespace, asked.name, previous)
+        times = self._times.setdefault((asked.namespace, asked.name, life), [])
+        while len(times) < len(lines):
+            times.append(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}{len(times) % 1000:03d}Z")
+        return [f"{at} {line}" for at, line in zip(times, lines, strict=False)]
 
 
 async def _body(request: web.Request) -> Any:

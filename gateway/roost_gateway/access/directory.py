@@ -132,11 +132,19 @@ class Directory:
     def route(self, tenant: str, model: str) -> Route | None:
         return self._routes.get((tenant, model))
 
+    def has_version(self, key: ServiceKey, version: int) -> bool:
+        """Whether a revision of that version is kept."""
+        route = self.route(key.tenant, key.model)
+        return route is not None and route.record_of_version(version) is not None
+
     def routes_of(self, tenant: str) -> list[Route]:
         return sorted((r for (owner, _), r in self._routes.items() if owner == tenant), key=lambda r: r.key.model)
 
     def routes(self) -> list[Route]:
         return list(self._routes.values())
+
+    def keys_of_models(self) -> list[ServiceKey]:
+        return [route.key for route in self.routes()]
 
     def put_route(self, route: Route) -> None:
         self._routes[(route.key.tenant, route.key.model)] = route

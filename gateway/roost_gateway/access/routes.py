@@ -3,15 +3,15 @@
 Frozen values; a change of a model makes another `Route`, so a reader never sees half of one.
 """
 
-import random
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from itertools import accumulate
+from operator import itemgetter
 
+from roost_gateway.access.choosing import Caller, Chooser
 from roost_platform.domain.errors import NotFound, Unavailable
+from roost_platform.domain.routing import Routing
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import Readiness, Revision, RevisionStatus, Service, ServiceKey, TrafficTarget
 
@@ -22,6 +22,7 @@ class RevisionState(StrEnum):
     FAILED = "failed"
 
 
+NO_ROUTING = Routing()
 _PREFERENCE = {RevisionState.READY: 2, RevisionState.DEPLOYING: 1, RevisionState.FAILED: 0}
 
 
@@ -65,13 +66,14 @@ class Route:
 
     __slots__ = (
         "_by_version",
+        "_chooser",
         "_fallback",
-        "_limits",
-        "_targets",
+        "_leading",
         "created_at",
         "key",
         "last_version",
         "records",
+        "routing",
         "service",
     )
 
@@ -84,54 +86,68 @@ class Route:
         records: Sequence[RevisionRecord],
         last_version: int,
         created_at: datetime,
+        routing: Routing = NO_ROUTING,
     ) -> None:
         """`records` in any order; every target of `traffic` must be among them and ready."""
         self.key = key
+        self.routing = routing
         self.records: tuple[RevisionRecord, ...] = tuple(sorted(records, key=lambda r: r.generation))
         self.last_version = last_version
         self.created_at = created_at
         live = tuple(r.revision for r in self.records if r.state is not RevisionState.FAILED)
         self.service = Service(key=key, revisions=live, traffic=traffic, scaling=scaling)
-        self._targets: tuple[Revision, ...] = tuple(self.service.revision(t.revision) for t in traffic)
-        self._limits: list[int] = list(accumulate(t.percent for t in traffic))
         self._by_version: dict[int, RevisionRecord] = {}
         for record in sorted(self.records, key=lambda r: (_PREFERENCE[r.state], r.generation)):
             self._by_version[record.revision.version] = record
+        shares = [(self.service.revision(t.revision), t.percent) for t in traffic]
+        self._leading = max(shares, key=itemgetter(1))[0] if shares else None
+        self._chooser: Chooser | None = None
+        if len(shares) > 1 or (shares and routing.rules):
+            ready = {n: r.revision for n, r in self._by_version.items() if r.state is RevisionState.READY}
+            self._chooser = Chooser(shares, routing=routing, usable=ready)
         self._fallback = max(self.records, key=lambda r: (_PREFERENCE[r.state], r.generation), default=None)
 
     def says_the_same(self, other: "Route") -> bool:
         """Whether nothing that a call or an engine could notice differs."""
-        return (self.service, self.records, self.last_version, self.created_at) == (
+        return (self.service, self.records, self.last_version, self.created_at, self.routing) == (
             other.service,
             other.records,
             other.last_version,
             other.created_at,
+            other.routing,
         )
 
     def record(self, name: str) -> RevisionRecord | None:
         return next((r for r in self.records if r.revision.name == name), None)
 
-    def choose(self, pick: Callable[[], float] = random.random) -> Revision:
-        """The revision for a call that names no version, by the traffic split; `pick` yields numbers in [0, 1).
+    def revision_for(self, version: int | str | None, caller: Caller) -> Revision:
+        """The revision for a call: of the version or alias that it names, else by rules and split.
+
+        Raises NotFound, Unavailable.
+        """
+        if version is not None:
+            return self.for_version(version)
+        return self.leading() if self._chooser is None else self._chooser.choose(caller)
+
+    def leading(self) -> Revision:
+        """The revision with most of the traffic.
 
         While a model has no traffic yet, its newest revision under way: the engine lets the call wait for it.
         Raises Unavailable with the reason when every revision failed.
         """
-        targets = self._targets
-        if len(targets) == 1:
-            return targets[0]
-        if targets:
-            return targets[bisect_right(self._limits, pick() * self._limits[-1])]
+        if self._leading is not None:
+            return self._leading
         if self._fallback is None:
             raise Unavailable("the model's upload was interrupted; upload it again", code="not_deployed")
         return _usable(self._fallback)
 
-    def for_version(self, number: int) -> Revision:
-        """The newest working revision of a version, traffic or not.
+    def for_version(self, version: int | str) -> Revision:
+        """The newest working revision of a version (by number or alias), traffic or not.
 
         Raises NotFound when no revision of that version is kept, Unavailable with the reason when it failed.
         """
-        record = self._by_version.get(number)
+        number = self.routing.alias(version) if isinstance(version, str) else version
+        record = self._by_version.get(number) if number is not None else None
         if record is None:
             raise NotFound("no such version")
         return _usable(record)

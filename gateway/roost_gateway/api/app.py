@@ -13,21 +13,28 @@ from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.api import budgets as budget_routes
 from roost_gateway.api import corrections, docs_page, faults, info, models, prices, uploads, usage
+from roost_gateway.api import drift as drift_routes
 from roost_gateway.api import keys as key_routes
+from roost_gateway.api import logs as log_routes
 from roost_gateway.api import overview as overview_routes
 from roost_gateway.api import reconciliation as reconciliation_routes
+from roost_gateway.api import rollouts as rollout_routes
 from roost_gateway.api import statements as statement_routes
 from roost_gateway.api import tenants as tenant_routes
+from roost_gateway.api import traffic as traffic_routes
 from roost_gateway.api.callers import refuse_unknown_query
 from roost_gateway.api.documents import NAME_PATTERN
 from roost_gateway.api.door import Door
 from roost_gateway.api.services import Services
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.drift.drift import Drift
 from roost_gateway.money.budgets import Budgets
 from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.statements import Statements
+from roost_gateway.output import ModelOutput
 from roost_gateway.request_ids import RequestIds
+from roost_gateway.rollouts.rollouts import Rollouts
 from roost_gateway.settings import LimitSettings
 from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database
@@ -39,6 +46,10 @@ _ROUTERS = (
     key_routes.router,
     uploads.router,
     models.router,
+    log_routes.router,
+    traffic_routes.router,
+    rollout_routes.router,
+    drift_routes.router,
     usage.router,
     statement_routes.router,
     prices.router,
@@ -99,10 +110,13 @@ def create_api(
     documents: Documents,
     budgets: Budgets,
     reconciliation: Reconciliation,
+    drift: Drift,
+    rollouts: Rollouts,
     limits: LimitSettings,
     url: str,
     clock: Callable[[], datetime],
     runtimes: Sequence[str] = ("onnx-cpu",),
+    serving: Callable[[], bool] = lambda: True,
 ) -> ControlApi:
     """The control API over these parts, ready to be served; it starts and stops nothing.
 
@@ -131,6 +145,9 @@ def create_api(
         documents=documents,
         budgets=budgets,
         reconciliation=reconciliation,
+        drift=drift,
+        rollouts=rollouts,
+        output=ModelOutput(directory=directory, deployments=deployments, serving=serving),
         clock=clock,
         url=url.rstrip("/"),
         upload_limit_bytes=limits.upload_bytes,

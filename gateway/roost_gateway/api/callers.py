@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 from roost_gateway.access.principals import Principal
 from roost_gateway.api.door import PRINCIPAL_KEY
 from roost_gateway.api.services import Parts
+from roost_platform.database.history import OPERATOR
 from roost_platform.domain.errors import InvalidRequest, NotFound
 from roost_platform.domain.names import check_name
 from roost_platform.domain.services import ServiceKey
@@ -36,6 +37,11 @@ TenantQuery = Annotated[
 ]
 
 
+def actor(caller: Principal) -> str:
+    """How the history of changes names who calls."""
+    return OPERATOR if caller.operator else caller.key_id
+
+
 class _Acting:
     """The tenant that a request acts for, if the key's scopes allow it."""
 
@@ -62,6 +68,7 @@ READING = _Acting(Scope.READ)
 Reader = Annotated[Tenant, Depends(READING)]
 Deployer = Annotated[Tenant, Depends(_Acting(Scope.DEPLOY))]
 Admin = Annotated[Tenant, Depends(_Acting(Scope.ADMIN))]
+Predictor = Annotated[Tenant, Depends(_Acting(Scope.PREDICT))]
 
 
 def model_key(tenant: Tenant, model: str) -> ServiceKey:

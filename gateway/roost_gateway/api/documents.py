@@ -50,7 +50,7 @@ _Rate = Annotated[
     Annotated[float, Field(strict=True, ge=0, le=2**53)] | None,
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 2**53}),
 ]
-_Version = Annotated[int, Field(strict=True, ge=1, le=999_999_999), BeforeValidator(_to_int)]
+VersionNumber = Annotated[int, Field(strict=True, ge=1, le=999_999_999), BeforeValidator(_to_int)]
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_refuse_number), AfterValidator(_refuse_outside_the_calendar)]
 """ISO 8601 with an offset; a count of seconds is none."""
@@ -99,7 +99,7 @@ class NewKeyRequest(Request):
 
 
 class RollbackRequest(Request):
-    version: _Version = Field(description="A version that was ready before.", examples=[1])
+    version: VersionNumber = Field(description="A version that was ready before.", examples=[1])
 
 
 class TenantDocument(BaseModel):
@@ -233,16 +233,6 @@ class StatusDocument(BaseModel):
     traffic: list[TrafficDocument]
     scaling: dict[str, Any] = Field(description="The policy in force for all revisions, in Knative's spelling.")
     revisions: list[RevisionDocument]
-
-
-class RevisionLog(BaseModel):
-    name: str
-    version: int
-    lines: list[str]
-
-
-class LogDocument(BaseModel):
-    revisions: list[RevisionLog]
 
 
 class ScalingDocument(BaseModel):

@@ -2,17 +2,15 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Response
 
 from roost_gateway.access.routes import Route
 from roost_gateway.api import views
-from roost_gateway.api.callers import Deployer, Reader, model_key
+from roost_gateway.api.callers import AnyCaller, Deployer, Reader, actor, model_key
 from roost_gateway.api.documents import (
-    LogDocument,
     ModelDetails,
     ModelDocument,
     ModelList,
-    RevisionLog,
     RollbackRequest,
     ScalingDocument,
     StatusDocument,
@@ -91,43 +89,27 @@ async def get_status(tenant: Reader, parts: Parts, model: str) -> StatusDocument
     return views.status_document(route, parts.deployments.statuses(route), parts.deployments.figures(route))
 
 
-@router.get("/{model}/logs", summary="Show log lines", responses=faults(403, 404))
-async def get_logs(
-    tenant: Reader,
-    parts: Parts,
-    model: str,
-    lines: Annotated[int, Query(ge=1, le=1000, description="Most lines per revision, the last ones.")] = 100,
-    revision: Annotated[str | None, Query(description="Only this revision.", examples=["iris-00001"])] = None,
-) -> LogDocument:
-    route = found(parts, tenant, model)
-    if revision is not None and route.record(revision) is None:
-        raise NotFound("no such revision")
-    return LogDocument(
-        revisions=[
-            RevisionLog(name=record.revision.name, version=record.revision.version, lines=printed)
-            for record, printed in zip(route.records, parts.deployments.logs(route, lines), strict=True)
-            if revision in (None, record.revision.name)
-        ]
-    )
-
-
 @router.patch("/{model}/scaling", summary="Change the scaling policy", responses=faults(403, 404, 413, 507))
-async def change_scaling(tenant: Deployer, parts: Parts, model: str, options: ScalingOptions) -> ScalingDocument:
+async def change_scaling(
+    tenant: Deployer, caller: AnyCaller, parts: Parts, model: str, options: ScalingOptions
+) -> ScalingDocument:
     """Holds for all revisions of the model, from now on."""
-    policy = await parts.deployments.scale(model_key(tenant, model), options)
+    policy = await parts.deployments.scale(model_key(tenant, model), options, by=actor(caller))
     return ScalingDocument(scaling=policy.to_json())
 
 
 @router.post("/{model}/rollback", summary="Roll back", responses=faults(403, 404, 409, 413, 507))
-async def roll_back(tenant: Deployer, parts: Parts, model: str, wish: RollbackRequest) -> ModelDocument:
+async def roll_back(
+    tenant: Deployer, caller: AnyCaller, parts: Parts, model: str, wish: RollbackRequest
+) -> ModelDocument:
     """Gives all traffic to a version that was ready before, at once; a deployment under way is cancelled."""
-    route = await parts.deployments.rollback(model_key(tenant, model), wish.version)
+    route = await parts.deployments.rollback(model_key(tenant, model), wish.version, by=actor(caller))
     return _document(parts, route)
 
 
 @router.delete(
     "/{model}", status_code=204, response_class=Response, summary="Delete a model", responses=faults(403, 404, 409, 507)
 )
-async def delete_model(tenant: Deployer, parts: Parts, model: str) -> None:
+async def delete_model(tenant: Deployer, caller: AnyCaller, parts: Parts, model: str) -> None:
     """New calls get 404 at once; the answer comes when calls in flight have ended."""
-    await parts.deployments.delete(model_key(tenant, model))
+    await parts.deployments.delete(model_key(tenant, model), by=actor(caller))

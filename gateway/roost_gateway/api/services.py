@@ -11,10 +11,13 @@ from roost_gateway.access.directory import Directory
 from roost_gateway.access.keys import Keys
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.deployments.deployments import Deployments
+from roost_gateway.drift.drift import Drift
 from roost_gateway.money.budgets import Budgets
 from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.statements import Statements
+from roost_gateway.output import ModelOutput
+from roost_gateway.rollouts.rollouts import Rollouts
 from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database
 from roost_platform.registry.registry import Registry
@@ -37,6 +40,9 @@ class Services:
     documents: Documents
     budgets: Budgets
     reconciliation: Reconciliation
+    drift: Drift
+    rollouts: Rollouts
+    output: ModelOutput
     clock: Callable[[], datetime]
     """Aware UTC."""
     url: str

@@ -10,6 +10,7 @@ from roost_gateway.api.documents import NewTenant, NewTenantDocument, TenantChan
 from roost_gateway.api.faults import faults
 from roost_gateway.api.services import Parts
 from roost_gateway.api.views import new_key_document, tenant_document
+from roost_platform.database.history import OPERATOR
 from roost_platform.domain.names import check_name
 
 router = APIRouter(prefix="/api/v1/tenants", tags=["tenants"])
@@ -52,6 +53,6 @@ async def delete_tenant(
 
     async def delete_models() -> None:
         routes = parts.directory.routes_of(name)
-        await asyncio.gather(*(parts.deployments.delete(route.key) for route in routes))
+        await asyncio.gather(*(parts.deployments.delete(route.key, by=OPERATOR) for route in routes))
 
     await parts.tenants.delete(check_name(name, field="name"), delete_models=delete_models if force else None)

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from roost_gateway.api import views
 from roost_gateway.api.bodies import SCOPE_KEY as BODY_KEY
 from roost_gateway.api.bodies import Body
-from roost_gateway.api.callers import Deployer, model_key
+from roost_gateway.api.callers import AnyCaller, Deployer, actor, model_key
 from roost_gateway.api.documents import VersionDocument
 from roost_gateway.api.faults import faults
 from roost_gateway.api.scaling_schema import QUERY_PARAMETERS
@@ -49,13 +49,17 @@ async def upload_version(
     request: Request,
     response: Response,
     tenant: Deployer,
+    caller: AnyCaller,
     parts: Parts,
-    model: str,
     *,
+    model: str,
     max_batch_size: Annotated[
         int, Query(alias="max-batch-size", ge=1, le=1024, description="Most rows per run; 1 = no dynamic batching.")
     ] = 1,
     runtime: Annotated[str | None, Query(description="Default: the first one this gateway has.")] = None,
+    traffic: Annotated[
+        bool, Query(description="false = it waits without traffic when it is ready; a model's first version does not.")
+    ] = True,
 ) -> VersionDocument:
     """The answer comes when the model was checked and stored. It takes traffic once it is ready, as `state` tells."""
     key = model_key(tenant, model)
@@ -71,7 +75,13 @@ async def upload_version(
         quota=tenant.quota,
     )
     record = await parts.deployments.deploy(
-        key, registered.version.number, scaling_options=options, max_batch_size=max_batch_size, runtime=chosen
+        key,
+        registered.version.number,
+        scaling_options=options,
+        max_batch_size=max_batch_size,
+        runtime=chosen,
+        takes_traffic=traffic,
+        by=actor(caller),
     )
     response.status_code = 201 if registered.created else 200
     return views.version_document(registered.version, record, url=views.model_url(parts, key))

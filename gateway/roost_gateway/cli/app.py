@@ -7,16 +7,20 @@ from roost_gateway.cli import (
     budget,
     deploy,
     doctor,
+    drift,
     keys,
     loadtest,
+    logs,
     models,
     money,
     plan,
     predict,
     prices,
     reconcile,
+    rollout,
     serve,
     tenants,
+    traffic,
     usage,
 )
 from roost_gateway.cli.session import shared_options
@@ -33,6 +37,10 @@ app.add_typer(predict.app)
 app.add_typer(loadtest.app)
 app.add_typer(plan.app)
 app.add_typer(models.app)
+app.add_typer(logs.app)
+app.add_typer(traffic.app)
+app.add_typer(rollout.app)
+app.add_typer(drift.app, name="drift")
 app.add_typer(usage.app)
 app.add_typer(bill.app, name="bill")
 app.add_typer(budget.app, name="budget")

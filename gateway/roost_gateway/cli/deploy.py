@@ -53,6 +53,9 @@ def deploy(
     metric: Annotated[str | None, typer.Option(help="concurrency or rps.")] = None,
     runtime: Annotated[str | None, typer.Option(help="onnx-cpu, or onnx-gpu on a cluster that has it.")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Rows that may run together; 1 = no batching.")] = None,
+    no_traffic: Annotated[
+        bool, typer.Option("--no-traffic", help="Leave the traffic where it is; move it with: roost traffic.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the version serves.")] = True,
     wait_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Wait at most this long.")] = 600,
 ) -> None:
@@ -70,6 +73,8 @@ def deploy(
     }
     options = {name: value for name, value in direct.items() if value is not None}
     options |= {k: v for k, v in key_values(scale or [], hint="--scale").items() if v is not None}
+    if no_traffic:
+        options["traffic"] = "false"
     with session.connect() as roost:
         with _upload_progress(file.name) as progress:
             version = roost.upload(model, file, options=options, progress=progress)
@@ -112,13 +117,12 @@ def _show(version: Document, *, base: str) -> None:
 
 def _show_failure(roost: RoostClient, version: Document) -> None:
     show.error(f"Error: {version['reason'] or 'the version does not start'}")
-    revisions: list[Document] = []
+    lines: list[Document] = []
     if version["revision"]:  # without one nothing was started, so there is no log
         with suppress(ApiError):  # the reason was said; a log that cannot be read takes nothing away
-            revisions = roost.logs(version["model"], lines=_LOG_LINES, revision=version["revision"])["revisions"]
-    for revision in revisions:
-        for line in revision["lines"]:
-            show.error(f"  {line}")
+            lines = list(roost.logs(version["model"], limit=_LOG_LINES, revision=version["revision"]))
+    for line in lines:
+        show.error(f"  {line['text']}")
     show.error(f"Next:  {_next_step(version)}")
 
 

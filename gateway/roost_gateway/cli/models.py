@@ -1,7 +1,5 @@
-"""Commands about models that are there: list, status, logs, scaling, versions, rollback, delete."""
+"""Commands about models that are there: list, status, scaling, versions, rollback, delete."""
 
-from collections.abc import Sequence
-from time import sleep
 from typing import Annotated
 
 import typer
@@ -9,13 +7,11 @@ import typer
 from roost_gateway.cli import show
 from roost_gateway.cli.platform_status import show_platform
 from roost_gateway.cli.session import Session, command, confirm, key_values
-from roost_gateway.client import Document, RoostClient
+from roost_gateway.client import Document
 
 app = typer.Typer()
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
-_FOLLOW_EVERY_S = 1.0
-_FOLLOW_LINES = 1000
 
 
 @command(app, "models", example="roost models")
@@ -50,27 +46,6 @@ def versions(session: Session, model: Model) -> None:
         session.emit(roost.versions(model), _show_versions)
 
 
-@command(app, "logs", example="roost logs iris --lines 50 --follow")
-def logs(
-    session: Session,
-    model: Model,
-    lines: Annotated[int, typer.Option(min=1, max=1000, help="The last so many lines of each revision.")] = 100,
-    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Only this revision.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-) -> None:
-    """Print what a model's replicas logged."""
-    if follow and session.json_output:
-        raise typer.BadParameter("--json prints one document, so it does not go with --follow", param_hint="--follow")
-    with session.connect() as roost:
-        first = roost.logs(model, lines=lines, revision=revision)
-        session.emit(first, _show_logs)
-        if follow:
-            try:
-                _follow(roost, model, revision, first)
-            except KeyboardInterrupt:
-                raise typer.Exit(0) from None
-
-
 @command(app, "scale", example="roost scale iris min-scale=1 window=30 target=")
 def scale(
     session: Session,
@@ -102,24 +77,6 @@ def delete(
     with session.connect() as roost:
         roost.delete_model(model)
     session.emit({"deleted": model}, lambda _: show.say(f"Model {model} is deleted."))
-
-
-def fresh_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
-    """The lines of `now` that come after those of `before`: both are tails of one log, which only grows."""
-    for overlap in range(min(len(before), len(now)), 0, -1):
-        if before[-overlap:] == now[:overlap]:
-            return now[overlap:]
-    return now
-
-
-def _follow(roost: RoostClient, model: str, revision: str | None, first: Document) -> None:
-    seen = {entry["name"]: entry["lines"] for entry in first["revisions"]}
-    while True:
-        sleep(_FOLLOW_EVERY_S)
-        for entry in roost.logs(model, lines=_FOLLOW_LINES, revision=revision)["revisions"]:
-            for line in fresh_lines(seen.get(entry["name"], []), entry["lines"]):
-                show.say(f"{entry['name']}  {line}")
-            seen[entry["name"]] = entry["lines"] or seen.get(entry["name"], [])
 
 
 def _traffic(document: Document) -> str:
@@ -186,9 +143,3 @@ def _load(load: Document) -> tuple[object, object, str]:
 def _show_scaling(document: Document) -> None:
     policy = document["scaling"].items()
     show.say("scaling: " + " ".join(f"{name}={value}" for name, value in policy if value is not None))
-
-
-def _show_logs(document: Document) -> None:
-    for revision in document["revisions"]:
-        for line in revision["lines"]:
-            show.say(f"{revision['name']}  {line}")

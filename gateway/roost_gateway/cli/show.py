@@ -38,6 +38,10 @@ def json_document(document: Any, *, err: bool = False) -> None:
     typer.echo(json.dumps(document, indent=2), err=err)  # ASCII only, so no control character gets through
 
 
+def json_line(document: Any) -> None:
+    typer.echo(json.dumps(document))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, footer: Sequence[Any] | None = None) -> None:
     """Print a table; columns whose name ends in `#` (not shown) hold figures, flush right."""
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - slow to import

@@ -16,10 +16,12 @@ from weakref import WeakValueDictionary
 
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.routes import RevisionRecord, RevisionState, Route
-from roost_gateway.deployments import store
+from roost_gateway.deployments import rows, store, traffic
 from roost_gateway.deployments.rollout import Verdict, verdicts
 from roost_platform.database.connection import Database
+from roost_platform.database.history import ROOST, Act
 from roost_platform.domain.errors import Conflict, NotFound, Unavailable
+from roost_platform.domain.output import OutputLine
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.services import RevisionKey, RevisionStatus, ServiceKey
 from roost_platform.engines.port import Engine, RevisionFigures
@@ -34,7 +36,9 @@ _FIRST_POLL_S = 0.002
 class ModelRemover(Protocol):
     """The part of the registry that a deletion needs."""
 
-    async def delete_model(self, key: ServiceKey, *, drained: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def delete_model(
+        self, key: ServiceKey, *, by: str = ROOST, drained: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Remove the model's rows, and after `drained` whatever artifacts nothing else uses. Raises NotFound."""
 
 
@@ -76,7 +80,7 @@ class Deployments:
 
     async def start(self) -> None:
         """Load every model, tell the engine, and carry on with rollouts that an earlier process left unfinished."""
-        for route in await self._database.read(store.load_routes):
+        for route in await self._database.read(rows.load_routes):
             await self._publish(route)
         self._engine.complete()
 
@@ -94,31 +98,56 @@ class Deployments:
             raise Conflict("the model is being deleted; try again when that is done", code="model_deleting")
 
     async def deploy(
-        self, key: ServiceKey, version: int, *, scaling_options: Mapping[str, Any], max_batch_size: int, runtime: str
+        self,
+        key: ServiceKey,
+        version: int,
+        *,
+        scaling_options: Mapping[str, Any],
+        max_batch_size: int,
+        runtime: str,
+        takes_traffic: bool = True,
+        by: str = ROOST,
     ) -> RevisionRecord:
-        """Start to bring a registered version into service; it takes the traffic when it is ready.
+        """Start to bring a registered version into service; it takes the traffic when it is ready, unless it is to wait.
 
         The same version with the same settings again gives the revision that is there, unless that failed. Raises
         Conflict when the model is being deleted or was deleted meanwhile, InvalidRequest for the scaling options.
         """
-        wish = store.Wish(version, scaling_options, max_batch_size, runtime)
-        return await self._exclusively(key, partial(self._deploy, key, wish))
+        wish = store.Wish(version, scaling_options, max_batch_size, runtime, takes_traffic)
+        return await self._exclusively(key, partial(self._deploy, key, wish, by))
 
-    async def rollback(self, key: ServiceKey, version: int) -> Route:
+    async def rollback(self, key: ServiceKey, version: int, *, by: str = ROOST) -> Route:
         """Give all traffic to the newest ready revision of a version, at once; deployments under way are cancelled.
 
         Raises NotFound (model or version), Conflict when the version has no ready revision.
         """
-        return await self._exclusively(key, partial(self._change, key, store.roll_back, version))
+        return await self._exclusively(key, partial(self._change, key, by, traffic.roll_back, version))
 
-    async def scale(self, key: ServiceKey, options: Mapping[str, Any]) -> ScalingPolicy:
+    async def split(self, key: ServiceKey, wish: traffic.Split, *, by: str = ROOST) -> Route:
+        """Share the traffic among versions, and say what sticks and who is a tester; all at once, for the next call.
+
+        Raises NotFound (the model, or a version), Conflict when a version has no ready revision, InvalidRequest.
+        """
+        return await self._exclusively(key, partial(self._change, key, by, traffic.split, wish))
+
+    async def set_alias(self, key: ServiceKey, name: str, version: int | None, *, by: str = ROOST) -> Route:
+        """Name a version, or (None) take a name away. Raises NotFound, InvalidRequest."""
+        return await self._exclusively(key, partial(self._change, key, by, traffic.set_alias, name, version))
+
+    async def scale(self, key: ServiceKey, options: Mapping[str, Any], *, by: str = ROOST) -> ScalingPolicy:
         """Change the scaling policy (None = back to default). Raises NotFound, InvalidRequest naming the option."""
         route = await self._exclusively(
-            key, partial(self._change, key, store.change_scaling, options, self._engine.check)
+            key, partial(self._change, key, by, store.change_scaling, options, self._engine.check)
         )
         return route.service.scaling
 
-    async def delete(self, key: ServiceKey) -> None:
+    async def change(self, key: ServiceKey, work: Callable[..., Route | None], *, by: str = ROOST) -> None:
+        """Run `work(connection, key, act=…)` in a transaction, alone among this model's changes, and follow what it says
+        the model is then; None = as before. Raises NotFound, and what it raises.
+        """
+        await self._exclusively(key, partial(self._work, key, work, by))
+
+    async def delete(self, key: ServiceKey, *, by: str = ROOST) -> None:
         """Delete a model: unknown to new calls at once, gone when calls in flight have ended. Raises NotFound.
 
         Its rows go first. When that fails it is served as before; whatever fails later, it is deleted, and the engine is
@@ -129,7 +158,7 @@ class Deployments:
             raise NotFound("no such model")
         self._deleting.add(key)
         self._directory.remove_route(key)
-        await self._exclusively(key, partial(self._delete, route))
+        await self._exclusively(key, partial(self._delete, route, by))
 
     def statuses(self, route: Route) -> list[RevisionStatus]:
         """How each revision of a model is, oldest first; of failed ones, what was known when they failed."""
@@ -146,12 +175,15 @@ class Deployments:
         """Load and replicas of this moment, by revision; of those that the engine runs."""
         return self._engine.figures_of(route.key)
 
-    def logs(self, route: Route, lines: int) -> list[list[str]]:
-        """The last lines of each revision's log, oldest revision first; of failed ones, those of their failure."""
-        return [
-            self._engine.log(RevisionKey(route.key, status.name), lines) or list(status.log[-lines:])
-            for status in self.statuses(route)
-        ]
+    def output(self, route: Route) -> dict[str, list[OutputLine]]:
+        """What each revision's replicas printed last, by its name, oldest revision first; of failed ones that the engine
+        has let go, what was known when they failed.
+        """
+        return {
+            status.name: self._engine.output(RevisionKey(route.key, status.name))
+            or [OutputLine(n, record.created_at, "", text) for n, text in enumerate(status.log, 1)]
+            for record, status in zip(route.records, self.statuses(route), strict=True)
+        }
 
     async def settled(self, key: ServiceKey) -> None:
         """Return when nothing is being deployed for this model any more."""
@@ -165,7 +197,7 @@ class Deployments:
 
     async def outdated(self) -> set[ServiceKey]:
         """Models of which the database says something else than the directory, which knows them or not."""
-        stored = {route.key: route for route in await self._database.read(store.load_routes)}
+        stored = {route.key: route for route in await self._database.read(rows.load_routes)}
         known = {route.key: route for route in self._directory.routes()}
         return {
             key
@@ -175,10 +207,11 @@ class Deployments:
 
     # Operations, each with the model's lock held
 
-    async def _deploy(self, key: ServiceKey, wish: store.Wish) -> RevisionRecord:
+    async def _deploy(self, key: ServiceKey, wish: store.Wish, by: str) -> RevisionRecord:
         self.check_accepts(key)
         try:
-            route, name = await self._database.write(store.add_revision, key, wish, self._clock(), self._engine.check)
+            act = Act(self._clock(), by)
+            route, name = await self._database.write(store.add_revision, key, wish, act, self._engine.check)
         except NotFound as error:
             raise Conflict("the model was deleted while this version was uploaded", code="model_deleted") from error
         await self._publish(route)
@@ -186,14 +219,21 @@ class Deployments:
         assert record is not None
         return record
 
-    async def _change(self, key: ServiceKey, work: Callable[..., Route], *arguments: Any) -> Route:
+    async def _change(self, key: ServiceKey, by: str, work: Callable[..., Route], *arguments: Any) -> Route:
         if key in self._deleting:
             raise NotFound("no such model")
-        route = await self._database.write(work, key, *arguments)
+        route = await self._database.write(work, key, *arguments, Act(self._clock(), by))
         await self._publish(route)
         return route
 
-    async def _delete(self, route: Route) -> None:
+    async def _work(self, key: ServiceKey, work: Callable[..., Route | None], by: str) -> None:
+        if key in self._deleting:
+            raise NotFound("no such model")
+        route = await self._database.write(work, key, act=Act(self._clock(), by))
+        if route is not None:
+            await self._publish(route)
+
+    async def _delete(self, route: Route, by: str) -> None:
         key, deleted = route.key, False
 
         async def drained() -> None:
@@ -202,7 +242,7 @@ class Deployments:
             await self._end(key)
 
         try:
-            await self._registry.delete_model(key, drained=drained)
+            await self._registry.delete_model(key, by=by, drained=drained)
         except NotFound:  # another gateway was faster
             await drained()
             raise
@@ -334,7 +374,7 @@ class Deployments:
         """Follow the database after another gateway's change, or after a transaction whose end is unknown."""
         self._unsure.discard(key)  # before the look: a change that comes meanwhile asks for another one
         try:
-            route = await self._database.read(store.load_route, key)
+            route = await self._database.read(rows.load_route, key)
         except BaseException:
             self._unsure.add(key)
             raise
@@ -347,10 +387,11 @@ class Deployments:
 
     async def _record(self, key: ServiceKey, verdict: Verdict) -> Route:
         if verdict.failure is None:
-            route = await self._database.write(store.mark_ready, key, verdict.name)
+            route = await self._database.write(store.mark_ready, key, verdict.name, Act(self._clock()))
             log.info("revision_ready", extra=_fields(key, revision=verdict.name))
             return route
-        route = await self._database.write(store.mark_failed, key, verdict.name, verdict.reason)
+        act = Act(self._clock())
+        route = await self._database.write(store.mark_failed, key, verdict.name, verdict.reason, act)
         kept = self._failures.setdefault(key, {})
         kept[verdict.name] = verdict.failure
         for name in [n for n in kept if route.record(n) is None]:

@@ -25,6 +25,16 @@ class Histogram:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
+    def add(self, other: "Histogram") -> None:
+        """Take over what another one has counted; it must have the same buckets."""
+        assert self.bounds == other.bounds
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
     def cumulative(self) -> list[tuple[str, int]]:
         """Buckets in Prometheus' way: each end, and the counts up to it."""
         below, buckets = 0, []

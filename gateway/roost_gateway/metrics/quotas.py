@@ -60,4 +60,9 @@ class QuotaFigures(Writer):
             ):
                 if limit:
                     series.append((labels_of(tenant=tenant.name, quota=quota), used / limit))
+        page.gauge(
+            "roost_stored_bytes",
+            "Model files that are kept",
+            ((labels_of(tenant=tenant.name), stored.get(tenant.name, 0)) for tenant in self._directory.tenants()),
+        )
         page.gauge("roost_quota_used_ratio", "Part of a tenant's quota that is used", series)

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from asyncio import timeout
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -62,7 +62,11 @@ class Webhook:
 
     async def send(self, alert: Alert) -> str | None:
         """None when it was taken, else why not, in a word or two."""
-        body = json.dumps(event_of(alert, source=self._source)).encode()
+        return await self.post(event_of(alert, source=self._source))
+
+    async def post(self, event: Mapping[str, Any]) -> str | None:
+        """Send any CloudEvent; as `send`."""
+        body = json.dumps(event).encode()
         headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
         try:
             async with (

@@ -18,6 +18,8 @@ from roost_gateway.access.directory import Directory
 from roost_gateway.access.principals import Principal
 from roost_gateway.access.routes import Route
 from roost_gateway.errors import INTERNAL, answer_of
+from roost_gateway.log_context import trace_of
+from roost_gateway.predict.access_log import AccessLog
 from roost_gateway.predict.bodies import ClientGone, read_body
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.forwarded import with_forwarding
@@ -61,6 +63,7 @@ class PredictApp:
         limits: LimitSettings,
         serving: Callable[[], bool],
         stalled_s: float = 600.0,
+        access: AccessLog | None = None,
     ) -> None:
         """`stalled_s`: a client that takes nothing of a streamed answer for so long is gone."""
         self._directory = directory
@@ -71,7 +74,7 @@ class PredictApp:
         self._serving = serving
         self._stalled_s = stalled_s
         self._paths = Paths()
-        self._steps = Steps(directory=directory, journal=journal, figures=figures)
+        self._steps = Steps(directory=directory, journal=journal, figures=figures, access=access)
         self.watch = Watch()
         self.taps = self._steps.taps
         self.lane = Lane(steps=self._steps, paths=self._paths, authenticator=authenticator, engine=engine)
@@ -136,7 +139,7 @@ class PredictApp:
             self._figures.failed(target.tenant, error)
             status, headers, body = answer_of(error, request_id)
         except Exception:
-            logger.exception("prediction_failed", extra={"request_id": request_id})
+            logger.exception("prediction_failed", extra=measured.about() | trace_of(incoming.forwarded))
             status, headers, body = answer_of(INTERNAL, request_id)
         finally:
             self._figures.inflight -= 1
@@ -166,7 +169,7 @@ class PredictApp:
     async def _answer(
         self, target: Target, route: Route, incoming: Incoming, measured: Measured, receive: Receive
     ) -> Answer:
-        revision = route.choose() if target.version is None else route.for_version(target.version)
+        revision = route.revision_for(target.version, incoming)
         measured.chose(revision.version)
         gate = self._steps.enter(target.tenant)
         try:

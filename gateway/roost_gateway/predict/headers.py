@@ -28,6 +28,7 @@ class Incoming:
     authorization: list[bytes]
     content_length: bytes | None
     request_id: bytes | None
+    cookies: list[bytes]
 
     @property
     def length(self) -> int | None:
@@ -39,7 +40,7 @@ class Incoming:
 def sort_headers(headers: Iterable[Pair]) -> Incoming:
     """One pass over the headers (names in lower case, as ASGI gives them); values are kept byte for byte."""
     forwarded: list[Pair] = []
-    incoming = Incoming(forwarded, [], None, None)
+    incoming = Incoming(forwarded, [], None, None, [])
     for pair in headers:
         name, value = pair
         if name in _DROPPED:
@@ -47,6 +48,8 @@ def sort_headers(headers: Iterable[Pair]) -> Incoming:
                 incoming.authorization.append(value)
             elif name == b"content-length":
                 incoming.content_length = value
+            elif name == b"cookie":
+                incoming.cookies.append(value)
         elif name == b"x-request-id":
             incoming.request_id = value
         elif not name.startswith(_ENGINE_PREFIXES) and not (name == b"user-agent" and value.startswith(_PROBE_AGENTS)):

@@ -52,7 +52,7 @@ class LaneCall:
         try:
             self._finish(self._answer_of(outcome))
         except Exception:
-            logger.exception("prediction_failed", extra={"request_id": self.measured.request_id})
+            logger.exception("prediction_failed", extra=self.measured.about())
             self._say(answer_of(INTERNAL, self.measured.request_id))
 
     def leave(self) -> None:
@@ -70,7 +70,7 @@ class LaneCall:
         try:
             return answer_from(outcome, self.measured)
         except Exception:
-            logger.exception("prediction_failed", extra={"request_id": request_id})
+            logger.exception("prediction_failed", extra=self.measured.about())
             return answer_of(INTERNAL, request_id)
 
     def _finish(self, answer: Answer) -> None:
@@ -125,7 +125,7 @@ class Lane:
         steps, started = self._steps, perf_counter()
         target = self._target_of(path, query, incoming)
         route = steps.route(target)
-        revision = route.choose() if target.version is None else route.for_version(target.version)
+        revision = route.revision_for(target.version, incoming)
         deadline = asyncio.get_running_loop().time() + route.service.scaling.timeout_s
         slot = self._engine.take_slot(RevisionKey(route.key, revision.name), deadline)
         if slot is None:

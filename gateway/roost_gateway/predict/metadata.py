@@ -34,7 +34,7 @@ def describe(target: Target, route: Route | None, routes: list[Route], *, servin
 
 
 def _revision(route: Route, target: Target) -> Revision:
-    return route.choose() if target.version is None else route.for_version(target.version)
+    return route.leading() if target.version is None else route.for_version(target.version)
 
 
 def _metadata(route: Route, revision: Revision) -> dict[str, Any]:

@@ -29,13 +29,15 @@ class Measured:
     """
 
     __slots__ = (
-        "bytes_in", "bytes_out", "cold_start_us", "compute_us", "intent", "journalled", "model", "queue_us",
+        "bytes_in", "bytes_out", "cold_start_us", "compute_us", "intent", "journalled", "model", "named", "queue_us",
         "request_id", "rows", "sent", "started", "status", "tenant", "version",
     )  # fmt: skip
 
     def __init__(self, target: Target, request_id: str, started: float, intent: Intent) -> None:
         self.tenant = target.tenant
         self.model = target.model
+        self.named = target.version is not None
+        """Whether the caller named the version."""
         self.request_id = request_id
         self.started = started
         self.intent: Intent | None = intent
@@ -51,3 +53,7 @@ class Measured:
         self.version = version
         if self.intent is not None:
             self.intent.chose(version)
+
+    def about(self) -> dict[str, str]:
+        """What a line in the log tells of the call."""
+        return {"request_id": self.request_id, "tenant": self.tenant, "model": self.model, "version": str(self.version)}

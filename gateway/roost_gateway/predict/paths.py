@@ -9,10 +9,11 @@ from roost_platform.domain.errors import NotFound
 PREFIX = "/t/"
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_ALIAS = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _PATH = re.compile(
     rf"/t/(?P<tenant>{_LABEL})"
     rf"(?P<inner>/?|/v2/?|/v2/health/(?:live|ready)|/v2/models|/v1/models"
-    rf"|/v2/models/(?P<model>{_LABEL})(?:/versions/(?P<version>[1-9][0-9]{{0,8}}))?(?P<what>/infer|/ready)?"
+    rf"|/v2/models/(?P<model>{_LABEL})(?:/versions/(?P<version>[1-9][0-9]{{0,8}}|{_ALIAS}))?(?P<what>/infer|/ready)?"
     rf"|/v1/models/(?P<v1model>{_LABEL})(?P<verb>:predict)?)"
 )
 _REMEMBERED = 10_000
@@ -39,7 +40,8 @@ class Target:
     tenant: str
     inner: str
     model: str = ""
-    version: int | None = None
+    version: int | str | None = None
+    """Its number or an alias."""
 
 
 class Paths:
@@ -82,4 +84,7 @@ def _parse(path: str) -> Target:
         ask = Ask.INFER if match["verb"] else Ask.V1_MODEL
         return Target(ask, tenant, inner, match["v1model"])
     ask = {"/infer": Ask.INFER, "/ready": Ask.MODEL_READY, None: Ask.METADATA}[match["what"]]
-    return Target(ask, tenant, inner, match["model"], int(match["version"]) if match["version"] else None)
+    named = match["version"]
+    if named is None or named.isdigit():
+        return Target(ask, tenant, inner, match["model"], int(named) if named else None)
+    return Target(ask, tenant, inner.replace(f"/versions/{named}", ""), match["model"], named)  # replicas know no aliases

@@ -12,6 +12,7 @@ import orjson
 
 from roost_gateway.access.directory import Directory
 from roost_gateway.access.routes import Route
+from roost_gateway.predict.access_log import AccessLog
 from roost_gateway.predict.admission import Gate, require_budget
 from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.headers import Incoming, Pair
@@ -36,8 +37,11 @@ NO_MODEL = NotFound("no such model")
 class Steps:
     """All on the event loop's thread, all in memory."""
 
-    def __init__(self, *, directory: Directory, journal: Journal, figures: PredictFigures) -> None:
+    def __init__(
+        self, *, directory: Directory, journal: Journal, figures: PredictFigures, access: AccessLog | None = None
+    ) -> None:
         self.figures = figures
+        self._access = access
         self.taps = Taps()
         self._directory = directory
         self._journal = journal
@@ -121,12 +125,15 @@ class Steps:
         self.figures.answered(
             route.key,
             outcome_of(measured.status),
+            version=measured.version,
             seconds=perf_counter() - measured.started,
             queue_us=measured.queue_us,
             cold_start_us=measured.cold_start_us,
             compute_us=measured.compute_us,
             rows=measured.rows,
         )
+        if self._access is not None:
+            self._access.answered(measured)
 
     def show(self, route: Route, measured: Measured, headers: list[Pair], body: Body | None) -> None:
         """Let the model's taps see a call that was metered, soon: its answer leaves first. None = the body streamed past."""

@@ -67,7 +67,7 @@ class StreamedCall:
     async def run(self, target: Target, route: Route, incoming: Incoming, headers: list[Pair]) -> Answer | None:
         """`headers` go on to the replica. Raises RoostError or ClientGone when nothing was answered yet."""
         measured = self._measured
-        revision = route.choose() if target.version is None else route.for_version(target.version)
+        revision = route.revision_for(target.version, incoming)
         measured.chose(revision.version)
         gate = self._steps.enter(target.tenant)
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     func,
+    true,
 )
 
 metadata = MetaData(
@@ -88,6 +90,7 @@ models = Table(
     Column("last_version", Integer, nullable=False),
     Column("last_generation", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("routing", JSON, nullable=True),  # domain/routing.py: what sticks, rules, aliases; null = nothing of it
     ForeignKeyConstraint(["tenant"], ["tenants.name"], ondelete="CASCADE"),
 )
 
@@ -118,6 +121,7 @@ revisions = Table(
     Column("state", String(16), nullable=False),  # deploying, ready, failed
     Column("reason", String(1000), nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("takes_traffic", Boolean, nullable=False, server_default=true()),  # when it is ready; false = it waits
     ForeignKeyConstraint(
         ["tenant", "model", "version"], ["versions.tenant", "versions.model", "versions.number"], ondelete="CASCADE"
     ),

@@ -45,13 +45,12 @@ def judge(candidate: Counts, serving: Counts, *, limit: float, alpha: float, min
     """Of one guard, over the same time for both.
 
     Violated only when proven over the limit and proven worse than the serving version: an equal one is blamed with a
-    chance of at most 2 alpha, ever, and one over the limit passes with a chance of at most alpha. `minimum` requests of each.
+    chance of at most 2 alpha, ever, and one over the limit passes with a chance of at most alpha. Nothing passes before
+    there were `minimum` requests of each; blame needs proof only.
     """
-    if min(candidate.total, serving.total) < minimum:
-        return Verdict.OPEN
     low, high = bounds(candidate, alpha)
     if high < limit:
-        return Verdict.PASSED
+        return Verdict.PASSED if min(candidate.total, serving.total) >= minimum else Verdict.OPEN
     if low <= limit:
         return Verdict.OPEN
     serving_low, serving_high = bounds(serving, alpha)

@@ -9,8 +9,11 @@ looked at together, and also large enough to matter: with a million values the s
 Needs SciPy's special functions (extra `drift`).
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import accumulate
 from math import log, sqrt
 
@@ -73,11 +76,43 @@ def compare(reference: Sketch, current: Sketch) -> Shift:
     )
 
 
+def compare_across(reference: Sketch, current: Sketch) -> Shift:
+    """As `compare`, for sketches of different profiles: `current` is spread evenly over the reference's bins.
+
+    Exact where both have the same edges; elsewhere distances are smoothed within bins.
+    """
+    if reference.edges == current.edges:
+        return compare(reference, replace(current, low=reference.low, high=reference.high))
+    below = [_share_below(current, edge) for edge in reference.edges] + [float(current.size)]
+    rounded = [round(count) for count in below]
+    counts = tuple(b - a for a, b in zip([0, *rounded], rounded, strict=False))
+    spread = replace(reference, counts=counts, missing=current.missing, below=counts[0], above=counts[-1])
+    return compare(reference, spread)
+
+
+def _share_below(sketch: Sketch, value: float) -> float:
+    """About so many values are not over `value`; all of the first bin lies at its end, all of the last beyond its begin."""
+    edges, sums = sketch.edges, list(accumulate(sketch.counts))
+    place = bisect_left(edges, value)
+    if place == 0:
+        return float(sums[0]) if value == edges[0] else 0.0
+    if place == len(edges):
+        return float(sums[-2] if value < sketch.high else sums[-1])
+    low, high = edges[place - 1], edges[place]
+    part = (value - low) / (high - low) if math.isfinite(high - low) else float(value == high)
+    return sums[place - 1] + part * sketch.counts[place]
+
+
 def alarms(shifts: Mapping[str, Shift], *, false_alarms: float) -> list[str]:
     """Names of what has shifted, by name; at most `false_alarms` is the probability of any when nothing has."""
     return sorted(
         name for name, shift in shifts.items() if shift.alarming(false_alarms=false_alarms, looked_at=len(shifts))
     )
+
+
+def is_installed() -> bool:
+    """Whether what this needs is there: SciPy, an extra."""
+    return find_spec("scipy") is not None
 
 
 def _psi(reference: Sequence[int], current: Sequence[int]) -> tuple[float, int]:

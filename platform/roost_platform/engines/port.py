@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from roost_platform.domain.errors import InvalidRequest, RoostError
+from roost_platform.domain.output import OutputLine
 from roost_platform.domain.resources import ResourceUsage
 from roost_platform.domain.scaling import Autoscaler, ScalingPolicy
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
@@ -219,8 +220,15 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def output(self, revision: RevisionKey) -> list[OutputLine]:
+        """What the revision's replicas printed last, oldest first, those that have ended included; bounded.
+
+        Empty when it is not known. An engine whose replicas are elsewhere may know it a moment after it was asked.
+        """
+
     def log(self, revision: RevisionKey, lines: int) -> list[str]:
-        """The last `lines` lines that the revision's replicas printed, oldest first; empty when it is not known."""
+        """The last `lines` lines of `output`, bare."""
+        return [line.text for line in self.output(revision)[-lines:]]
 
     @abstractmethod
     def lease(self, revision: RevisionKey, deadline: float) -> AbstractAsyncContextManager[Upstream]:

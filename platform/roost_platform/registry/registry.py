@@ -24,6 +24,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from roost_platform.database.connection import Database
+from roost_platform.database.history import ROOST, Act
 from roost_platform.domain.errors import Conflict, ModelRejected, RoostError, StorageFull, Unavailable
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
@@ -39,6 +40,7 @@ from roost_platform.registry.versions import NewVersion, Version
 
 logger = logging.getLogger(__name__)
 
+_now = partial(datetime.now, UTC)
 _STORE_CALLS = 8
 """At once; uploads and fetches wait for their turn."""
 
@@ -56,10 +58,6 @@ class Located(NamedTuple):
     path: Path
     baked: bool
     """It is optimised already and fits this machine: open it as it is."""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Registry:
@@ -200,12 +198,14 @@ class Registry:
         """Bytes of all versions of a tenant."""
         return await self._database.read(versions.storage_used, tenant)
 
-    async def delete_model(self, key: ServiceKey, *, drained: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def delete_model(
+        self, key: ServiceKey, *, by: str = ROOST, drained: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Delete a model's rows, then the artifacts that no other version uses, or leave those to `sweep`. Raises NotFound.
 
         `drained` is awaited in between: what still runs may need the files.
         """
-        await to_the_end(self._delete_model(key, drained))
+        await to_the_end(self._delete_model(key, by, drained))
 
     def locate(self, digest: str) -> Located | None:
         """The file to open for a digest: baked where this machine has it; None when it must be fetched first. Cheap.
@@ -360,8 +360,8 @@ class Registry:
                 raise Conflict("the model was changed by somebody else at the same time") from None
             return known, False
 
-    async def _delete_model(self, key: ServiceKey, drained: Callable[[], Awaitable[None]] | None) -> None:
-        gone = await self._database.write(self._delete_rows, key)
+    async def _delete_model(self, key: ServiceKey, by: str, drained: Callable[[], Awaitable[None]] | None) -> None:
+        gone = await self._database.write(self._delete_rows, key, by)
         if drained is not None:
             await drained()
         try:
@@ -371,8 +371,8 @@ class Registry:
         except Unavailable as error:  # the model is gone all the same; what stays of it is swept
             logger.warning("artifacts_left", extra={"model": str(key), "reason": error.code})
 
-    def _delete_rows(self, connection: Connection, key: ServiceKey) -> tuple[Version, ...]:
-        gone = versions.delete_model_rows(connection, key)
+    def _delete_rows(self, connection: Connection, key: ServiceKey, by: str) -> tuple[Version, ...]:
+        gone = versions.delete_model_rows(connection, key, Act(self._clock(), by))
         self._on_deleted(connection, gone)
         return gone
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, tuple_, update
 
 from roost_platform.database.changes import note_change
+from roost_platform.database.history import Act, What, record_change
 from roost_platform.database.tables import models, revisions, tenants, versions
 from roost_platform.domain.errors import NotFound, Throttled
 from roost_platform.domain.scaling import ScalingPolicy
@@ -148,7 +149,7 @@ def add_version(connection: Connection, new: NewVersion, quota: Quota) -> tuple[
     return version, True
 
 
-def delete_model_rows(connection: Connection, key: ServiceKey) -> tuple[Version, ...]:
+def delete_model_rows(connection: Connection, key: ServiceKey, act: Act) -> tuple[Version, ...]:
     """Delete a model with its versions, which are returned, and its revisions. Raises NotFound."""
     locked = select(models.c.name).where(models.c.tenant == key.tenant, models.c.name == key.model).with_for_update()
     if connection.scalar(locked) is None:  # from here on, no other gateway adds a version
@@ -156,6 +157,7 @@ def delete_model_rows(connection: Connection, key: ServiceKey) -> tuple[Version,
     gone = list_versions(connection, key)
     for table, name in ((revisions, "model"), (versions, "model"), (models, "name")):
         connection.execute(delete(table).where(table.c.tenant == key.tenant, table.c[name] == key.model))
+    record_change(connection, key, act, What.DELETE, before={"versions": [version.number for version in gone]})
     note_change(connection, key.tenant, key.model)
     return gone
 

@@ -20,6 +20,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -218,13 +219,15 @@ class Cluster:
         except Missing:
             return
 
-    async def log(self, pod: str, namespace: str, *, container: str, lines: int, previous: bool = False) -> list[str]:
-        """The last lines that a container printed; `previous`: before it was restarted."""
-        query = {"container": container, "tailLines": str(lines), "limitBytes": str(_LOG_BYTES)}
+    async def log(
+        self, pod: str, namespace: str, *, container: str, lines: int, previous: bool = False
+    ) -> list[tuple[datetime, str]]:
+        """The last lines that a container printed, and when; `previous`: before it was restarted."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(_LOG_BYTES), "timestamps": "true"}
         if previous:
             query["previous"] = "true"
         text = await self._call("GET", POD.path(namespace, pod, "log"), query)
-        return text.decode("utf-8", "replace").splitlines()[-lines:]
+        return [_printed(line) for line in text.decode("utf-8", "replace").split("\n")[-lines - 1 :] if line]
 
     async def watch(
         self, kind: Kind, *, version: str, selector: str = "", timeout_s: float
@@ -369,6 +372,16 @@ def _event(line: bytes) -> Event:
     if kind == "ERROR":
         raise _error_of(int(about.get("code") or 500), json.dumps(about).encode(), {})
     return Event(kind, about)
+
+
+def _printed(line: str) -> tuple[datetime, str]:
+    """`2026-11-22T15:04:05.123456789Z text`; a line without a time, as of a broken log, was printed at no known one."""
+    stamp, _, text = line.partition(" ")
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError:
+        return (datetime.fromtimestamp(0, UTC), line)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC), text.rstrip("\r"))
 
 
 def _words(error: Exception) -> str:

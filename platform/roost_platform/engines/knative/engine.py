@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 from roost_platform.domain.errors import NotFound, Unavailable
+from roost_platform.domain.output import OutputLine
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.service_secrets import ServiceSecrets
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
@@ -207,10 +208,10 @@ class KnativeEngine(Engine):
         model = self._models.get(key)
         return {name: model.figures(name) for name in model.statuses()} if model is not None else {}
 
-    def log(self, revision: RevisionKey, lines: int) -> list[str]:
+    def output(self, revision: RevisionKey) -> list[OutputLine]:
         """As far as it was fetched: asking has it fetched, so a moment later there is more."""
         model = self._models.get(revision.service)
-        return model.log(revision.name, lines) if model is not None else []
+        return model.output(revision.name) if model is not None else []
 
     def lease(self, revision: RevisionKey, deadline: float) -> AbstractAsyncContextManager[Upstream]:
         model = self._models.get(revision.service)

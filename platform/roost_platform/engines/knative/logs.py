@@ -7,18 +7,22 @@ fails, when one becomes ready, and again when somebody looks.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from roost_platform.domain.output import OutputLine
 from roost_platform.domain.services import ServiceKey
-from roost_platform.engines.knative.cluster import Cluster, ClusterError
+from roost_platform.engines.knative.cluster import Cluster, ClusterError, Document
 from roost_platform.engines.knative.template import CONTAINER
+from roost_platform.engines.output import Output
 
 logger = logging.getLogger(__name__)
 
-LINES_KEPT = 200
+_LINES_FETCHED = 200
 _REMEMBERED = 2000
 _AT_ONCE = 4
+_PODS_FETCHED = 20
+"""Of one revision, for one look."""
 _MOST_WAITING = 100
 _FRESH_S = 2.0
 
@@ -30,40 +34,58 @@ class LogName(NamedTuple):
     uid: str
 
 
+class Asked(NamedTuple):
+    """One container's life: a pod's, or that before the container's last restart."""
+
+    of: LogName
+    pod: str
+    previous: bool
+
+
 class Logs:
-    """The lines of one replica at a time for each Knative revision."""
+    """The lines of the replicas of each Knative revision."""
 
     def __init__(self, cluster: Cluster, *, fetched: Callable[[LogName], None]) -> None:
         """`fetched` is called with the name whenever its lines were fetched, or could not be."""
         self._cluster = cluster
         self._fetched = fetched
-        self._lines: OrderedDict[LogName, tuple[str, ...]] = OrderedDict()
-        self._asked: OrderedDict[LogName, tuple[str, bool, float]] = OrderedDict()
-        self._running: dict[LogName, asyncio.Task[None]] = {}
+        self._outputs: OrderedDict[LogName, Output] = OrderedDict()
+        self._asked: OrderedDict[Asked, float] = OrderedDict()
+        self._running: dict[Asked, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    def lines(self, of: LogName, count: int) -> tuple[str, ...]:
+    def lines(self, of: LogName) -> list[OutputLine]:
         """Oldest first; empty when none were fetched yet."""
-        return self._lines.get(of, ())[-count:]
+        output = self._outputs.get(of)
+        return output.lines() if output is not None else []
+
+    def last(self, of: LogName, count: int) -> tuple[str, ...]:
+        """The last so many of `lines`, bare."""
+        return tuple(line.text for line in self.lines(of)[-count:])
 
     def known(self, of: LogName, pod: str, *, previous: bool) -> bool:
         """Whether the log of this pod was fetched, or found not to be had."""
-        asked = self._asked.get(of)
-        return asked is not None and asked[:2] == (pod, previous) and of not in self._running
+        asked = Asked(of, pod, previous)
+        return asked in self._asked and asked not in self._running
 
     def fetch(self, of: LogName, *, namespace: str, pod: str, previous: bool = False) -> None:
         """Begin to fetch, unless that is under way or was done a moment ago."""
         now = asyncio.get_running_loop().time()
-        asked = self._asked.get(of)
-        fresh = asked is not None and asked[:2] == (pod, previous) and now - asked[2] < _FRESH_S
-        if fresh or of in self._running or len(self._running) >= _MOST_WAITING:
+        asked = Asked(of, pod, previous)
+        fresh = now - self._asked.get(asked, float("-inf")) < _FRESH_S
+        if fresh or asked in self._running or len(self._running) >= _MOST_WAITING:
             return
-        self._asked[of] = (pod, previous, now)
-        self._asked.move_to_end(of)
-        self._running[of] = asyncio.create_task(self._fetch(of, namespace, pod, previous))
+        self._asked[asked] = now
+        self._asked.move_to_end(asked)
+        self._running[asked] = asyncio.create_task(self._fetch(asked, namespace))
         while len(self._asked) > _REMEMBERED:
-            forgotten, _ = self._asked.popitem(last=False)
-            self._lines.pop(forgotten, None)
+            self._asked.popitem(last=False)
+
+    def fetch_newest(self, of: LogName, pods: Sequence[Document]) -> None:
+        """Begin to fetch what the newest of these pods printed."""
+        by_age = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+        for pod in by_age[-_PODS_FETCHED:]:
+            self.fetch(of, namespace=pod["metadata"]["namespace"], pod=pod["metadata"]["name"])
 
     async def stop(self) -> None:
         tasks = list(self._running.values())
@@ -71,16 +93,23 @@ class Logs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _fetch(self, of: LogName, namespace: str, pod: str, previous: bool) -> None:
+    async def _fetch(self, asked: Asked, namespace: str) -> None:
         try:
             async with self._places:
-                lines = await self._cluster.log(
-                    pod, namespace, container=CONTAINER, lines=LINES_KEPT, previous=previous
+                printed = await self._cluster.log(
+                    asked.pod, namespace, container=CONTAINER, lines=_LINES_FETCHED, previous=asked.previous
                 )
-            if lines:
-                self._lines[of] = tuple(lines)
+            if printed:
+                self._output(asked.of).add_fetched(asked.pod, printed)
         except ClusterError as error:  # the pod is gone, or its container did not start yet
-            logger.info("log_not_fetched", extra={"pod": pod, "error": error.message})
+            logger.info("log_not_fetched", extra={"pod": asked.pod, "error": error.message})
         finally:
-            del self._running[of]
-        self._fetched(of)
+            del self._running[asked]
+        self._fetched(asked.of)
+
+    def _output(self, of: LogName) -> Output:
+        output = self._outputs.setdefault(of, Output())
+        self._outputs.move_to_end(of)
+        while len(self._outputs) > _REMEMBERED:
+            self._outputs.popitem(last=False)
+        return output

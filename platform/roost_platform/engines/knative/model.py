@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from roost_platform.domain.output import OutputLine
 from roost_platform.domain.services import Readiness, Revision, RevisionStatus, ServiceKey
 from roost_platform.engines.knative import names
 from roost_platform.engines.knative.cluster import Document, labels_of
@@ -232,18 +233,15 @@ class Model:
             cold_starts=self.activations[names.label_value(revision)],
         )
 
-    def log(self, revision: str, lines: int) -> list[str]:
-        """What was fetched of the newest replica's log; asking has it fetched again."""
+    def output(self, revision: str) -> list[OutputLine]:
+        """What was fetched of the replicas' logs; asking has those of the newest ones fetched again."""
         found = self.find(revision)
         document = self._chosen(found) if found is not None else None
         if found is None or document is None:
             return []
         log = LogName(self.key, document["metadata"]["uid"])
-        pods = self._pods_of(found)
-        if pods:
-            newest = max(pods, key=lambda pod: pod["metadata"].get("creationTimestamp", ""))
-            self._logs.fetch(log, namespace=newest["metadata"]["namespace"], pod=newest["metadata"]["name"])
-        return list(self._logs.lines(log, lines))
+        self._logs.fetch_newest(log, self._pods_of(found))
+        return self._logs.lines(log)
 
     def _look_at(self, revision: Revision, now: float) -> RevisionStatus:
         assert self.wish is not None
@@ -268,7 +266,7 @@ class Model:
         if pod and document is not None and not self._logs.known(log, pod, previous=previous):
             self._logs.fetch(log, namespace=document["metadata"]["namespace"], pod=pod, previous=previous)
             standing_s = -1.0  # whoever is told that it failed is told its last lines, too
-        status = status_of(facts, trouble, standing_s=standing_s, log=self._logs.lines(log, STATUS_LINES))
+        status = status_of(facts, trouble, standing_s=standing_s, log=self._logs.last(log, STATUS_LINES))
         return self.wish.features.hinted(status, revision, self._settings)
 
     def _facts(self, revision: Revision, document: Document | None) -> Facts:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from roost_platform.domain.errors import NotFound, Unavailable
+from roost_platform.domain.output import OutputLine
 from roost_platform.domain.services import RevisionKey, Service, ServiceKey, ServiceStatus
 from roost_platform.engines.local.budget import Budget, Capacity, ReplicaLimits
 from roost_platform.engines.local.clocks import Clocks
@@ -184,9 +185,9 @@ class LocalEngine(Engine):
         revisions = service.revisions if service is not None else ()
         return {r.name: figures_of(self._runners[RevisionKey(key, r.name)]) for r in revisions}
 
-    def log(self, revision: RevisionKey, lines: int) -> list[str]:
+    def output(self, revision: RevisionKey) -> list[OutputLine]:
         runner = self._runners.get(revision)
-        return runner.log(lines) if runner else []
+        return runner.output.lines() if runner else []
 
     def lease(self, revision: RevisionKey, deadline: float) -> Lease:
         runner = self._runners.get(revision)

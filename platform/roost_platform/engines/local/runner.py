@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from roost_platform.autoscaling.revision import RevisionScaler
@@ -19,10 +19,10 @@ from roost_platform.engines.local.starting import Fetch, Locate, RunnerSettings,
 from roost_platform.engines.local.timeline import Part
 from roost_platform.engines.local.waiting import Waiter, WaitingLine
 from roost_platform.engines.local.zygote import Spawner
+from roost_platform.engines.output import Output
 
 logger = logging.getLogger(__name__)
 
-LOG_LINES = 500
 _STATUS_LOG_LINES = 20
 _END_GRACE_S = 5.0
 _SLOW_RUN_US = 1_000_000
@@ -86,7 +86,7 @@ class Runner:
         self.starved = False
         self._most_wanted: int | None = None  # after an eviction, until the next request
         self._run_us = 0
-        self._lines: deque[str] | None = None
+        self.output = Output()
         self._waking = False
         self.closed = False
 
@@ -226,7 +226,7 @@ class Runner:
             self.replicas.append(replica)
             replica.assign(
                 self._assignment(path, baked=baked),
-                self._log,
+                partial(self.output.add, str(replica.pid)),
                 answer_bytes=self._settings.limits.answer_bytes,
                 held=held,
             )
@@ -301,7 +301,7 @@ class Runner:
         """A replica died on its own: find out how, then replace it."""
         await asyncio.wait([replica.exit_code], timeout=0.2)
         reason, message = replica.why_gone()
-        self._log(f"replica {replica.pid} ended: {reason}: {message}")
+        self.output.add(str(replica.pid), f"replica {replica.pid} ended: {reason}: {message}")
         logger.warning("replica_lost", extra={"revision": str(self.key), "pid": replica.pid, "reason": reason})
         if reason == UNRESPONSIVE:
             self._run_us = _SLOW_RUN_US  # it may have been busy where it cannot be cancelled: the next one uses threads
@@ -386,13 +386,5 @@ class Runner:
             reason, message = "InsufficientCapacity", "this machine has no memory or cores left for another replica"
         elif readiness is Readiness.UNKNOWN:
             reason, message = "Deploying", "the first replica is being started"
-        log = tuple(self.log(_STATUS_LOG_LINES))
+        log = tuple(line.text for line in self.output.lines()[-_STATUS_LOG_LINES:])
         return RevisionStatus(self.key.name, readiness, reason, message, self.wanted, ready, log)
-
-    def log(self, lines: int) -> list[str]:
-        return list(self._lines or ())[-lines:]
-
-    def _log(self, line: str) -> None:
-        if self._lines is None:
-            self._lines = deque(maxlen=LOG_LINES)
-        self._lines.append(line)

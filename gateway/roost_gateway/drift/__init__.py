@@ -1,0 +1,1 @@
+"""Drift and quality of models: samples of their calls, feedback, and what both say."""
