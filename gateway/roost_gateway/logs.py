@@ -32,7 +32,9 @@ def configure_logs(stream: TextIO = sys.stderr, level: int = logging.INFO) -> No
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 # Without local variables: those hold keys and bodies.
-                structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+                structlog.processors.ExceptionRenderer(
+                    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+                ),
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,

@@ -87,4 +87,5 @@ def _parse(path: str) -> Target:
     named = match["version"]
     if named is None or named.isdigit():
         return Target(ask, tenant, inner, match["model"], int(named) if named else None)
-    return Target(ask, tenant, inner.replace(f"/versions/{named}", ""), match["model"], named)  # replicas know no aliases
+    known = inner.replace(f"/versions/{named}", "")  # replicas know no aliases
+    return Target(ask, tenant, known, match["model"], named)
