@@ -19,6 +19,7 @@ from roost_gateway.access.directory import Directory
 from roost_gateway.access.tenants import Tenants
 from roost_gateway.deployments import store as deployments
 from roost_platform.database.connection import Database
+from roost_platform.database.history import Act
 from roost_platform.database.migrations import migrate
 from roost_platform.domain.services import ServiceKey
 from roost_platform.domain.tenants import Quota
@@ -93,8 +94,9 @@ def _made(data: Path) -> Database:
 
 
 def _deployed(connection: Connection, service: ServiceKey, wish: deployments.Wish) -> None:
-    _, revision = deployments.add_revision(connection, service, wish, _now(), lambda _policy: None)
-    deployments.mark_ready(connection, service, revision)
+    act = Act(_now())
+    _, revision = deployments.add_revision(connection, service, wish, act, lambda _policy: None)
+    deployments.mark_ready(connection, service, revision, act)
 
 
 async def _body(data: bytes) -> AsyncIterator[bytes]:

@@ -178,7 +178,7 @@ def test_l12_a_full_disk_under_journal_and_database_loses_no_usage(small_disk, t
         with server.client(key) as client:
             refused = refusal_of(lambda: client.upload("two", models.infinite(tmp_path / "two.onnx")))
             assert (refused.status, refused.code) == (507, "storage_full")
-        assert "No space left" in server.events("request_refused")[-1]["cause"], "the log says why"
+        assert "No space left" in server.events("request_refused")[-1]["roost"]["cause"], "the log says why"
         assert not list((server.data / "staging").iterdir())
         assert server.answers_ready()
 

@@ -73,7 +73,7 @@ def test_a_budget_is_used_up_by_real_calls(tmp_path: Path):
                 figures = server.figures()
                 assert figures["roost_budget_used_ratio", frozenset({("tenant", "acme")})] >= 1
                 assert figures["roost_budget_alerts_total", frozenset({("tenant", "acme")})] == 3
-                assert [event["threshold"] for event in server.events("budget_alert")] == [50, 80, 100]
+                assert [event["roost"]["threshold"] for event in server.events("budget_alert")] == [50, 80, 100]
 
                 assert server.stop() == 0
                 server.start()

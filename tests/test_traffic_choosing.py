@@ -102,6 +102,8 @@ def test_routing_survives_the_database():
         (lambda: Routing(aliases=tuple((f"a{n}", 1) for n in range(MOST_ALIASES + 1))), "alias"),
         (lambda: Routing().with_alias("1st", 1), "alias"),
         (lambda: Routing().with_alias("Stable", 1), "alias"),
+        (lambda: Routing().with_alias("infer", 1), "alias"),
+        (lambda: Routing().with_alias("ready", 1), "alias"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_field(make, field: str):
@@ -114,6 +116,7 @@ def test_an_alias_in_a_path_is_not_passed_on_to_the_replica():
     target = Paths().parse("/t/acme/v2/models/versions/versions/stable/infer")
     assert (target.model, target.version, target.inner) == ("versions", "stable", "/v2/models/versions/infer")
     assert Paths().parse("/t/acme/v2/models/iris/versions/12").version == 12
-    for path in ("versions/1st", "versions/Stable", "versions/0", "versions/a--", "versions/"):
+    assert Paths().parse("/t/acme/v2/models/iris/versions/inference/ready").version == "inference"
+    for path in ("versions/1st", "versions/Stable", "versions/0", "versions/a--", "versions/", "versions/ready", "versions/infer"):
         with pytest.raises(NotFound):
             Paths().parse(f"/t/acme/v2/models/iris/{path}/infer")

@@ -48,6 +48,7 @@ def configure_logs(stream: TextIO = sys.stderr, level: int = logging.INFO) -> No
     root.setLevel(level)
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # six lines at each start about itself
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each URL it asks, and a webhook's may hold a secret
 
 

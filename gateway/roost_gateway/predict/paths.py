@@ -9,7 +9,7 @@ from roost_platform.domain.errors import NotFound
 PREFIX = "/t/"
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_ALIAS = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_ALIAS = r"(?!(?:infer|ready)(?:/|$))[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _PATH = re.compile(
     rf"/t/(?P<tenant>{_LABEL})"
     rf"(?P<inner>/?|/v2/?|/v2/health/(?:live|ready)|/v2/models|/v1/models"

@@ -79,10 +79,13 @@ class Rollouts:
             self._follow(await self._database.read(store.active))
 
     async def _advance(self, key: ServiceKey) -> None:
+        """One that cannot be moved now waits, and holds no other up."""
         try:
             await self._deployments.change(key, partial(store.advance, tell=self._tells), by=ROOST)
         except NotFound:
             await self._database.write(store.end_orphan, key, tell=self._tells, act=Act(self._clock()))
+        except RoostError as error:
+            log.warning("rollout_waits", extra={"tenant": key.tenant, "model": key.model, "reason": error.message})
         self._ring()
 
     async def _changed(self, key: ServiceKey) -> Rollout:
