@@ -117,6 +117,14 @@ def test_an_alias_in_a_path_is_not_passed_on_to_the_replica():
     assert (target.model, target.version, target.inner) == ("versions", "stable", "/v2/models/versions/infer")
     assert Paths().parse("/t/acme/v2/models/iris/versions/12").version == 12
     assert Paths().parse("/t/acme/v2/models/iris/versions/inference/ready").version == "inference"
-    for path in ("versions/1st", "versions/Stable", "versions/0", "versions/a--", "versions/", "versions/ready", "versions/infer"):
+    for path in (
+        "versions/1st",
+        "versions/Stable",
+        "versions/0",
+        "versions/a--",
+        "versions/",
+        "versions/ready",
+        "versions/infer",
+    ):
         with pytest.raises(NotFound):
             Paths().parse(f"/t/acme/v2/models/iris/{path}/infer")
