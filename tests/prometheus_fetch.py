@@ -15,7 +15,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent.parent / ".work" / "prometheus"
 PROGRAMS = ("prometheus", "promtool")
 _WHY_NOT = FOLDER / "why-not"
-_LIMIT_S = 300
+_LIMIT_S = 60
 
 
 def program(name: str) -> str | None:
@@ -74,7 +74,8 @@ def _download(folder: Path, *options: str) -> Path | None:
 
 
 def _spelled(options: tuple[str, ...]) -> list[str]:
-    return ["-qq", *(part for option in options for part in ("-o", option))]
+    patience = ("Acquire::http::Timeout=15", "Acquire::Retries=1")
+    return ["-qq", *(part for option in (*patience, *options) for part in ("-o", option))]
 
 
 def _run(*command: str, folder: Path) -> None:
