@@ -9,7 +9,7 @@ from gateway_streams_parts import BODY as STREAMED
 from gateway_streams_parts import LARGE, heard, large_head, well
 from predict_parts import BODY, PredictPath, predict_path
 from roost_gateway.predict.taps import KEPT_BYTES, Seen
-from roost_platform.domain.errors import ReplicaLost
+from roost_platform.domain.errors import ReplicaLost, Unavailable
 from roost_platform.domain.services import ServiceKey
 from streaming_parts import Call, FarSide, client_of, post, streamed_path
 
@@ -70,9 +70,16 @@ async def test_a_tap_that_fails_harms_neither_the_caller_nor_the_next_tap(path: 
     assert [record.message for record in caplog.records] == ["tap_failed"]
 
 
-async def test_what_never_reached_a_replica_is_not_seen(path: PredictPath, notes: Notes):
-    path.engine.refuse_lease = ReplicaLost("gone")
-    assert (await path.call()).status == 502
+async def test_a_version_without_a_replica_is_seen_to_fail(path: PredictPath, notes: Notes):
+    path.engine.refuse_lease = Unavailable("no replica", code="not_ready", retry_after_s=1)
+    assert (await path.call()).status == 503
+    await asyncio.sleep(0)
+    (call,) = notes.calls
+    assert (call.measured.status, call.measured.version, call.request, call.path) == (503, 1, None, "")
+
+
+async def test_what_was_refused_before_a_replica_was_asked_is_not_seen(path: PredictPath, notes: Notes):
+    assert (await path.call(declared=b"x")).status == 400
     await asyncio.sleep(0)
     assert notes.calls == []
 

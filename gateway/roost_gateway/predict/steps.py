@@ -136,9 +136,12 @@ class Steps:
             self._access.answered(measured)
 
     def show(self, route: Route, measured: Measured, headers: list[Pair], body: Body | None) -> None:
-        """Let the model's taps see a call that was metered, soon: its answer leaves first. None = the body streamed past."""
+        """Let the model's taps see a call that was metered, soon: its answer leaves first. None = the body streamed past.
+
+        Of calls that no replica was asked for, only those that the platform failed: a version that gets no replica fails them.
+        """
         taps = self.taps.of(route.key)
-        if taps and measured.sent is not None and measured.status != CLIENT_GONE:
+        if taps and measured.status != CLIENT_GONE and (measured.sent is not None or measured.status >= 500):
             seen = seen_of(route, measured, measured.sent, headers, body)
             asyncio.get_running_loop().call_soon(self.taps.show, taps, seen)
 

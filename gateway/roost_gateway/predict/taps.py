@@ -33,7 +33,7 @@ class Seen:
     seconds: float
     """All that it took at the gateway."""
     path: str
-    """As the replica knows it, without the tenant."""
+    """As the replica knows it, without the tenant; empty where none was asked."""
     headers: Sequence[Pair]
     """Of the request, as the replica had them."""
     request: Sequence[Body] | None
@@ -44,16 +44,17 @@ class Seen:
 
 
 def seen_of(
-    route: Route, measured: Measured, request: UpstreamRequest, headers: Sequence[Pair], body: Body | None
+    route: Route, measured: Measured, request: UpstreamRequest | None, headers: Sequence[Pair], body: Body | None
 ) -> Seen:
-    """`headers` and `body` are the answer's."""
-    asked = request.body.kept if isinstance(request.body, Upload) else request.body
+    """`headers` and `body` are the answer's. None = no replica was asked."""
+    sent = request.body if request is not None else None
+    asked = sent.kept if isinstance(sent, Upload) else sent
     return Seen(
         route=route,
         measured=measured,
         seconds=perf_counter() - measured.started,
-        path=request.path,
-        headers=request.headers,
+        path=request.path if request is not None else "",
+        headers=request.headers if request is not None else (),
         request=asked if isinstance(asked, Sequence) else None,
         answer_headers=headers,
         answer=body,
