@@ -2,7 +2,11 @@
 
 import json
 import time
+import tomllib
+from datetime import date, datetime
+from datetime import time as clock_time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +17,7 @@ from recording_server import Command
 from roost_platform.billing import price_file
 from roost_platform.billing.currencies import MINOR_UNITS
 from roost_platform.billing.price_check import check_prices
-from roost_platform.billing.price_file import FILE_LIMIT, load_price_books
+from roost_platform.billing.price_file import FILE_LIMIT, load_price_books, read_price_books
 from roost_platform.domain.errors import InvalidRequest
 
 DEFAULT = Path(price_file.__file__).with_name("prices.toml")
@@ -108,6 +112,60 @@ def test_every_mistake_is_told_with_its_line_in_one_run():
     told = [(found.line, found.problem.key, found.problem.value, found.problem.wanted) for found in findings]
     assert sorted(told) == sorted(FOUND)
     assert [line for line, *_ in told] == sorted(line for line, *_ in told)
+
+
+WHOLE = """
+currency = "USD"
+[[book]]
+version = "a"
+effective_from = 2026-01-01T00:00:00Z
+cold_start = "all"
+[book.prices]
+requests = "1"
+setup_seconds = { "cpu-1" = "1" }
+bytes_in = { mode = "volume", tiers = [{ up_to = 10, price = "1" }, { price = "0.5" }] }
+[book.free]
+requests = 3
+[[tenant]]
+name = "acme"
+effective_from = 2026-01-01T00:00:00Z
+discount = "10%"
+"""
+STRANGE = (
+    [],
+    {},
+    [[]],
+    [{}],
+    0,
+    -1,
+    1.5,
+    float("nan"),
+    True,
+    "",
+    "x",
+    date(2026, 1, 1),
+    clock_time(1),
+    datetime(2026, 1, 1),  # noqa: DTZ001 - a time without an offset is one of the mistakes
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    """Where something stands, and what it stands in; not the whole."""
+    found = [place for name, each in inside for place in places(each, (*at, name))]
+    return [at, *found] if at else found
+
+
+@pytest.mark.parametrize("place", places(tomllib.loads(WHOLE)), ids=str)
+def test_whatever_stands_somewhere_is_taken_or_told_and_never_an_error(place: tuple[Any, ...]):
+    for strange in STRANGE:
+        content = tomllib.loads(WHOLE)
+        inside: Any = content
+        for name in place[:-1]:
+            inside = inside[name]
+        inside[place[-1]] = strange
+        books, problems = read_price_books(content)
+        assert (books is None) == bool(problems), (place, strange)
 
 
 def test_the_command_tells_them_all_and_exits_1(roost, tmp_path):

@@ -119,7 +119,7 @@ def _read_book(
         for sku in free:
             if sku not in table["prices"]:
                 reader.wrong(f"{where}.free.{sku}", free[sku], "of a sku that this book has a price for")
-    if cold_start not in set(ColdStart):
+    if cold_start not in list(ColdStart):  # not a set: a file may give something that has no hash
         reader.wrong(f"{where}.cold_start", cold_start, '"platform", "load" or "all"')
     if start is None or version is None or reader.problems:
         return None
