@@ -89,6 +89,8 @@ async def test_ends_are_counted_by_reason_and_go_with_the_model(here: LocalHarne
     before = here.replicas()
     here.kill_one()
     await here.until(lambda: here.replicas() and here.replicas() != before and here.status(revision).running == 1)
+    # Its place may be taken before it is known how it ended.
+    await here.until(lambda: "roost_replica_restarts_total Crashed" in series(here))
     assert series(here)["roost_replica_restarts_total Crashed"] == 1
     broken = here.install(exit_at_load=1)
     await here.apply(revision, broken, to=revision, min_scale=1)
