@@ -29,6 +29,13 @@ def test_every_hundred_calls_are_shared_exactly_wherever_they_begin(start: int):
         assert Counter(made.choose(NOBODY).version for _ in range(100)) == {1: 90, 2: 7, 3: 3}
 
 
+def test_who_only_looks_uses_up_no_turn():
+    made = chooser((ONE, 50), (TWO, 50))
+    for version in (1, 2, 1):
+        assert {made.choose(NOBODY, peek=True).version for _ in range(3)} == {version}
+        assert made.choose(NOBODY).version == version
+
+
 def test_turns_are_spread_and_not_in_a_row():
     made = chooser((ONE, 50), (TWO, 50))
     assert [made.choose(None).version for _ in range(6)] == [1, 2] * 3
@@ -41,6 +48,7 @@ def test_turns_are_spread_and_not_in_a_row():
         (Sticky(StickyBy.COOKIE, "sid"), lambda n: (b"cookie", b"a=b; sid=u%d; c=d" % n)),
         (Sticky(StickyBy.KEY), lambda n: (b"authorization", b"Bearer u%d" % n)),
     ],
+    ids=["header", "cookie", "key"],
 )
 def test_a_caller_sticks_and_the_shares_hold(sticky: Sticky, header):
     made = chooser((ONE, 75), (TWO, 25), sticky=sticky)
@@ -50,6 +58,13 @@ def test_a_caller_sticks_and_the_shares_hold(sticky: Sticky, header):
     assert [chooser((ONE, 75), (TWO, 25), start=7, sticky=sticky).choose(c).version for c in callers] == first
     expected = {1: 1500, 2: 500}
     assert sum((first.count(n) - e) ** 2 / e for n, e in expected.items()) < 10.83  # chi-square, 1 degree, 0.1 %
+
+
+def test_a_key_is_the_same_however_its_header_is_written():
+    made = chooser((ONE, 50), (TWO, 50), sticky=Sticky(StickyBy.KEY))
+    for n in range(20):
+        written = [b"Bearer k%d" % n, b"bearer k%d" % n, b"Bearer  k%d" % n]
+        assert len({made.choose(sort_headers([(b"authorization", value)])).version for value in written}) == 1
 
 
 def test_who_does_not_say_who_it_is_gets_the_next_turn():
@@ -104,6 +119,7 @@ def test_routing_survives_the_database():
         (lambda: Routing().with_alias("Stable", 1), "alias"),
         (lambda: Routing().with_alias("infer", 1), "alias"),
         (lambda: Routing().with_alias("ready", 1), "alias"),
+        (lambda: Routing().with_alias("v3", 1), "alias"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_field(make, field: str):

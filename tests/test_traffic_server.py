@@ -9,7 +9,7 @@ import pytest
 
 import models_for_tests as models
 from recording_server import Command
-from roost_process import RoostProcess
+from roost_process import RoostProcess, until
 
 INPUT = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 0]}]}
 
@@ -154,7 +154,8 @@ def test_the_command_shares_shows_names_and_tells_who_did_it(server):
     document = json.loads(roost(server, "--json", "traffic", "adds").stdout)
     assert [(share["version"], share["percent"]) for share in document["split"]] == [(1, 25), (2, 75)]
     assert "stable is version 1" in roost(server, "alias", "adds", "stable=v1").stdout
-    assert "stable" not in roost(server, "alias", "adds", "stable").stdout
+    assert "NAME=VERSION" in roost(server, "alias", "adds", "stable", status=2).stderr
+    assert "stable" not in roost(server, "alias", "adds", "stable", "--remove").stdout
     roost(server, "traffic", "adds", "3=100", "--sticky", "none", "--no-rules")
     entries = json.loads(roost(server, "--json", "history", "adds", "--limit", "2").stdout)["entries"]
     assert [entry["what"] for entry in entries] == ["traffic", "alias"]
@@ -174,3 +175,19 @@ def test_an_upload_may_wait_without_traffic(server, tmp_path):
     assert (ask(server), ask(server, "/versions/4")) == (3, 4)
     roost(server, "deploy", "adds", str(file))
     assert ask(server) == 4
+
+
+def test_a_version_that_sleeps_gets_its_share_of_calls_one_by_one(server, tmp_path):
+    for number in (1, 2):
+        file = models.adds(tmp_path / f"{number}.onnx", number)
+        server.deploy(server.key, "dozes", file, window=6)
+    answer = server.http.put("/api/v1/models/dozes/traffic", json={"split": {"1": 50, "2": 50}})
+    assert answer.status_code == 200
+    assert (
+        server.http.patch("/api/v1/models/dozes/scaling", json={"scale-to-zero-pod-retention-period": 0}).status_code
+        == 200
+    )
+    until(lambda: not server.replicas("dozes"), within=60, what="both asleep")
+    path = "/t/acme/v2/models/dozes/infer"
+    answers = [server.http.post(path, json=INPUT).json()["outputs"][0]["data"][0] for _ in range(40)]
+    assert Counter(answers) == {1: 20, 2: 20}

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from itertools import cycle, islice
 from typing import Protocol
 
 from roost_platform.domain.routing import Routing, Sticky, StickyBy
@@ -41,8 +40,8 @@ class Chooser:
         for revision, percent in shares:
             percents[str(revision.version)] += percent
         order = [by_version[name] for name in turns(percents)]
-        first = start(len(order))
-        self._turns = cycle([*islice(order, first, None), *islice(order, first)])
+        self._order = order
+        self._turn = start(len(order))
         self._by_version = by_version
         self._sticky = routing.sticky
         self._sticking = Sticking(percents)
@@ -52,7 +51,8 @@ class Chooser:
             if rule.version in usable
         )
 
-    def choose(self, caller: Caller | None) -> Revision:
+    def choose(self, caller: Caller | None, *, peek: bool = False) -> Revision:
+        """`peek`: the turn is not taken, and the next call is given it again."""
         if caller is not None:
             for pair, revision in self._rules:
                 if pair in caller.forwarded:
@@ -61,13 +61,17 @@ class Chooser:
                 key = _key_of(self._sticky, caller)
                 if key:
                     return self._by_version[self._sticking.of(key)]
-        return next(self._turns)
+        revision = self._order[self._turn]
+        if not peek:
+            self._turn = (self._turn + 1) % len(self._order)
+        return revision
 
 
 def _key_of(sticky: Sticky, caller: Caller) -> bytes:
     """What the caller is known by; empty when it does not say."""
     if sticky.by is StickyBy.KEY:
-        return sha256(caller.authorization[0]).digest() if caller.authorization else b""
+        key = caller.authorization[0].partition(b" ")[2].strip() if caller.authorization else b""
+        return sha256(key).digest() if key else b""
     name = sticky.name.encode()
     if sticky.by is StickyBy.HEADER:
         return next((value for header, value in caller.forwarded if header == name), b"")[:_KEY_BYTES]

@@ -120,14 +120,19 @@ class Route:
     def record(self, name: str) -> RevisionRecord | None:
         return next((r for r in self.records if r.revision.name == name), None)
 
-    def revision_for(self, version: int | str | None, caller: Caller) -> Revision:
+    def revision_for(self, version: int | str | None, caller: Caller, *, peek: bool = False) -> Revision:
         """The revision for a call: of the version or alias that it names, else by rules and split.
 
-        Raises NotFound, Unavailable.
+        `peek`: who asks may yet leave the call to another, so it uses up no turn of the split. Raises NotFound, Unavailable.
         """
         if version is not None:
             return self.for_version(version)
-        return self.leading() if self._chooser is None else self._chooser.choose(caller)
+        return self.leading() if self._chooser is None else self._chooser.choose(caller, peek=peek)
+
+    def take_turn(self, version: int | str | None, caller: Caller) -> None:
+        """The call that peeked is taken on."""
+        if version is None and self._chooser is not None:
+            self._chooser.choose(caller)
 
     def leading(self) -> Revision:
         """The revision with most of the traffic.

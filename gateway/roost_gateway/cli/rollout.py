@@ -56,7 +56,7 @@ def rollout(
 
 def _percents(text: str) -> list[int]:
     parts = [part.strip().removesuffix("%") for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise typer.BadParameter(f"{text!r} is not like 5,25,50,100", param_hint="--steps")
     return [int(part) for part in parts]
 

@@ -44,15 +44,17 @@ def traffic(
 def alias(
     session: Session,
     model: Model,
-    name: Annotated[str, typer.Argument(metavar="NAME[=VERSION]", help="No version = take the name away.")],
+    name: Annotated[str, typer.Argument(metavar="NAME=VERSION", help="With --remove the name alone.")],
+    *,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the name away.")] = False,
 ) -> None:
     """Name a version, as in /v2/models/iris/versions/stable/infer."""
     named, _, number = name.partition("=")
     with session.connect() as roost:
-        if number:
-            session.emit(roost.set_alias(model, named, _version(number, "NAME=VERSION")), _show_traffic)
-        else:
+        if remove:
             session.emit(roost.delete_alias(model, named), _show_traffic)
+        else:
+            session.emit(roost.set_alias(model, named, _version(number, "NAME=VERSION")), _show_traffic)
 
 
 @command(app, "history", example="roost history iris --limit 20")
@@ -69,18 +71,18 @@ def history(
 
 def _share(text: str) -> tuple[str, int]:
     name, _, percent = text.partition("=")
-    if not name or not percent.removesuffix("%").isdigit():
+    if not name or not percent.removesuffix("%").isdecimal():
         raise typer.BadParameter(f"{text!r} is not VERSION=PERCENT", param_hint="VERSION=PERCENT")
     return _bare(name), int(percent.removesuffix("%"))
 
 
 def _bare(name: str) -> str:
     """`v3` is version 3; an alias is itself."""
-    return name[1:] if name[:1] == "v" and name[1:].isdigit() else name
+    return name[1:] if name[:1] == "v" and name[1:].isdecimal() else name
 
 
 def _version(text: str, hint: str) -> int:
-    if not _bare(text).isdigit():
+    if not _bare(text).isdecimal():
         raise typer.BadParameter(f"{text!r} is not a version's number", param_hint=hint)
     return int(_bare(text))
 

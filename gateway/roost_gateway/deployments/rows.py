@@ -68,6 +68,12 @@ def has_version(connection: Connection, key: ServiceKey, number: int) -> bool:
     return connection.execute(query).first() is not None
 
 
+def waits(connection: Connection, key: ServiceKey, name: str) -> bool:
+    """Whether a revision is to be without traffic when it is ready."""
+    query = select(revisions.c.takes_traffic).where(is_revision(key, name))
+    return not connection.execute(query).scalar_one()
+
+
 def is_model(key: ServiceKey) -> ColumnElement[bool]:
     return and_(models.c.tenant == key.tenant, models.c.name == key.model)
 

@@ -94,7 +94,7 @@ def mark_ready(connection: Connection, key: ServiceKey, name: str, act: Act) -> 
         return route
     rows.change_revision(connection, key, name, RevisionState.READY, "")
     newest_serving = max((generation_of(t.revision) for t in route.service.traffic), default=0)
-    takes = not newest_serving or (record.generation > newest_serving and not _waits(connection, key, name))
+    takes = not newest_serving or (record.generation > newest_serving and not rows.waits(connection, key, name))
     if takes:
         give_traffic(connection, route, {name: 100}, act, What.READY)
     else:
@@ -145,18 +145,13 @@ def _same(records: Iterable[RevisionRecord], wish: Wish) -> str | None:
 
 def _end_waiting(connection: Connection, route: Route, name: str, act: Act) -> None:
     """Let a revision have the traffic that was to wait without: at once when it is ready, else when it is."""
-    if not _waits(connection, route.key, name):
+    if not rows.waits(connection, route.key, name):
         return
     change = update(revisions).where(rows.is_revision(route.key, name)).values(takes_traffic=True)
     connection.execute(change)
     record = route.record(name)
     if record is not None and record.state is RevisionState.READY:
         give_traffic(connection, route, {name: 100}, act, What.TRAFFIC)
-
-
-def _waits(connection: Connection, key: ServiceKey, name: str) -> bool:
-    query = select(revisions.c.takes_traffic).where(rows.is_revision(key, name))
-    return not connection.execute(query).scalar_one()
 
 
 def _drop_old(connection: Connection, route: Route) -> None:

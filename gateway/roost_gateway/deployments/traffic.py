@@ -30,13 +30,14 @@ class Split:
 def roll_back(connection: Connection, key: ServiceKey, version: int, act: Act) -> Route:
     """Give all traffic to the newest ready revision of a version, and cancel what is being deployed.
 
-    Cancelled, because a revision that became ready a moment later would take the traffic right back. Raises NotFound
+    Cancelled, because a revision that became ready a moment later would take the traffic right back; one that is to wait
+    without traffic does not, and goes on. Raises NotFound
     when there is no such version, Conflict when it has no ready revision.
     """
     route = rows.existing(connection, key)
     record = ready_record(connection, route, version)
     for other in route.records:
-        if other.state is RevisionState.DEPLOYING:
+        if other.state is RevisionState.DEPLOYING and not rows.waits(connection, key, other.revision.name):
             reason = f"Cancelled: the model was rolled back to version {version} first"
             rows.change_revision(connection, key, other.revision.name, RevisionState.FAILED, reason)
     give_traffic(connection, route, {record.revision.name: 100}, act, What.ROLLBACK)

@@ -125,7 +125,7 @@ class Lane:
         steps, started = self._steps, perf_counter()
         target = self._target_of(path, query, incoming)
         route = steps.route(target)
-        revision = route.revision_for(target.version, incoming)
+        revision = route.revision_for(target.version, incoming, peek=True)
         deadline = asyncio.get_running_loop().time() + route.service.scaling.timeout_s
         slot = self._engine.take_slot(RevisionKey(route.key, revision.name), deadline)
         if slot is None:
@@ -141,6 +141,7 @@ class Lane:
             gate.leave()
             slot.release()
             raise
+        route.take_turn(target.version, incoming)
         measured.bytes_in = len(body)
         steps.figures.inflight += 1
         call = LaneCall(steps, route=route, gate=gate, slot=slot, measured=measured, on_answer=on_answer)

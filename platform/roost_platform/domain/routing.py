@@ -11,6 +11,7 @@ from roost_platform.domain.names import check_name
 
 MOST_RULES = 16
 _TAKEN = ("infer", "ready")
+_LIKE_A_VERSION = re.compile(r"v[0-9]+")
 MOST_ALIASES = 32
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,254}[\x21-\x7e])?")
@@ -110,8 +111,8 @@ def check_alias(name: str) -> str:
     """Raises InvalidRequest; an alias begins with a letter, so that none looks like a version's number."""
     if not check_name(name, field="alias")[0].isalpha():
         raise InvalidRequest("an alias begins with a letter", field="alias")
-    if name in _TAKEN:
-        raise InvalidRequest(f"{name} cannot be an alias: it is a part of prediction paths", field="alias")
+    if name in _TAKEN or _LIKE_A_VERSION.fullmatch(name):
+        raise InvalidRequest(f"{name} cannot be an alias: it could be taken for something else", field="alias")
     return name
 
 
