@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from roost_gateway.money.documents import Documents
 from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.spending import Spending
 from roost_gateway.money.statements import Statements
+from roost_gateway.predict.figures import PredictFigures
 from roost_gateway.predict.taps import Taps
 from roost_gateway.rollouts.rollouts import Rollouts
 from roost_gateway.settings import DriftSettings, LimitSettings
+from roost_gateway.shadowing.shadows import Shadows
 from roost_platform.billing.exports import Issuer
 from roost_platform.billing.price_file import default_price_books
 from roost_platform.database.connection import Database
@@ -37,6 +40,7 @@ from roost_platform.domain.services import Readiness, RevisionKey, RevisionStatu
 from roost_platform.domain.signatures import Signature, Tensor
 from roost_platform.domain.tenants import Quota, hash_secret
 from roost_platform.engines.port import Engine, EngineFigures, RevisionFigures, Upstream
+from roost_platform.metering.journal import Journal
 from roost_platform.metering.shipper import Shipper
 from roost_platform.registry.checking import Checker
 from roost_platform.registry.registry import Registry
@@ -140,6 +144,7 @@ class Parts:
     engine: ScriptedEngine
     deployments: Deployments
     clock: Clock
+    closing: ExitStack = field(default_factory=ExitStack)
 
     async def add_tenant(self, name: str = "acme", **quota: Any) -> str:
         """The secret of the new tenant's admin key."""
@@ -197,6 +202,7 @@ class Parts:
             reconciliation=self.reconciliation(),
             drift=self.drift(),
             rollouts=self.rollouts(),
+            shadows=self.shadows(),
             limits=LimitSettings(**limits),
             url="http://roost.test",
             clock=self.clock,
@@ -239,10 +245,30 @@ class Parts:
             database=self.database,
             deployments=self.deployments,
             taps=taps or Taps(),
+            mirrors=self.shadows(),
             leads=lambda: True,
             clock=self.clock,
             told=told,
         )
+
+    def shadows(self) -> Shadows:
+        """Of a gateway that has no prediction path."""
+        return Shadows(
+            database=self.database,
+            deployments=self.deployments,
+            engine=self.engine,
+            journal=self.journal,
+            answered=PredictFigures(models=list),
+            taps=Taps(),
+            known=self._known,
+        )
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Apart from the folder that is shipped from."""
+        made = Journal(self.folder / "copies", source="copies")
+        self.closing.callback(made.close)
+        return made
 
     def budgets(self, **how: Any) -> Budgets:
         books = default_price_books()
@@ -291,6 +317,7 @@ async def gateway_parts(
     )
     await tenants.load()
     await deployments.start()
+    closing = ExitStack()
     try:
         yield Parts(
             folder=folder,
@@ -305,8 +332,10 @@ async def gateway_parts(
             engine=engine,
             deployments=deployments,
             clock=clock,
+            closing=closing,
         )
     finally:
+        closing.close()
         await deployments.stop()
         await registry.stop()
         database.close()

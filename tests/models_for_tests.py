@@ -178,6 +178,35 @@ def slow_loop(path: Path) -> Path:
     )
 
 
+def slow_add_one(path: Path) -> Path:
+    """x float[N, 4] -> y = x + 1, after as many matrix products as the first number of x says, 150,000 a second or so."""
+    slow = onnx.load(slow_loop(path)).graph
+    loop = next(node for node in slow.node if node.op_type == "Loop")
+    del loop.output[:]
+    loop.output.append("product")
+    return _save(
+        path,
+        [
+            helper.make_node("Slice", ["x", "zero2", "one2"], ["corner"]),
+            helper.make_node("Squeeze", ["corner"], ["first"]),
+            helper.make_node("Cast", ["first"], ["count"], to=TensorProto.INT64),
+            loop,
+            helper.make_node("ReduceSum", ["product"], ["sum"], keepdims=0),
+            helper.make_node("Mul", ["sum", "nothing"], ["zero"]),
+            helper.make_node("Sum", ["x", "one", "zero"], ["y"]),
+        ],
+        [_value("x", TensorProto.FLOAT, ["N", 4])],
+        [_value("y", TensorProto.FLOAT, ["N", 4])],
+        [
+            *slow.initializer,
+            _constant("zero2", np.array([0, 0], np.int64)),
+            _constant("one2", np.array([1, 1], np.int64)),
+            _constant("nothing", np.array(0, np.float32)),
+            _constant("one", np.array(1, np.float32)),
+        ],
+    )
+
+
 def fails_on_negative(path: Path) -> Path:
     """index int64[N] -> y float[N]: picks 10, 20 or 30 by index 0..2; the run fails for an index below -3 or above 2."""
     return _save(

@@ -75,13 +75,15 @@ def charged_events(case, usage, lines):
         agreed = next((t for t in reversed(terms) if t["effective_from"] <= start), {})
         if "until" in agreed and agreed["until"] <= start:
             agreed = {}
-        if piece.meter in CALL_METERS and (book is None or piece.variant not in ("ok", "model_error")):
+        copies = "shadow" if piece.meter in CALL_METERS and piece.variant == "shadow" else ""
+        charged = ("ok", "model_error", "shadow" if book and book.get("shadow") == "charged" else "")
+        if piece.meter in CALL_METERS and (book is None or piece.variant not in charged):
             if piece.meter == "requests":
                 version = book["version"] if book else ""
-                lines[piece.model, "not_charged", "", version, start, 0, 0, "usage"][0] += piece.quantity
+                lines[piece.model, "not_charged", copies, version, start, 0, 0, "usage"][0] += piece.quantity
             continue
         sku = next((sku for sku in SKUS if book and piece.meter == meter_of(sku, book)), None)
-        variant = piece.variant if sku and SKUS[sku][3] else ""
+        variant = piece.variant if sku and SKUS[sku][3] else copies
         own, listed = (
             price_for(agreed.get("prices", {}), sku, variant),
             price_for(book["prices"] if sku else {}, sku, variant),
@@ -219,7 +221,8 @@ def cases(draw):
         free = draw(st.dictionaries(st.sampled_from(sorted(prices)), st.integers(0, 60), max_size=3))
         cold = draw(st.sampled_from(["platform", "load", "all"]))
         told = start.astimezone(draw(zones))
-        books.append({"version": f"v{i}", "effective_from": told, "cold_start": cold, "prices": prices, "free": free})
+        book = {"version": f"v{i}", "effective_from": told, "cold_start": cold, "prices": prices, "free": free}
+        books.append(book | draw(st.sampled_from([{}, {"shadow": "free"}, {"shadow": "charged"}])))
     edges = sorted(draw(st.sets(moments, max_size=4)))
     terms = []
     for i in range(0, len(edges), 2):
@@ -243,7 +246,7 @@ def cases(draw):
 @st.composite
 def _pieces(draw):
     meter = draw(st.sampled_from(Meter))
-    calls = ["ok", "model_error", "throttled", "client_error"]
+    calls = ["ok", "model_error", "throttled", "client_error", "shadow"]
     variant = draw(st.sampled_from(calls if meter in CALL_METERS else ["cpu-1", "cpu-2", "gpu-1"]))
     seconds = draw(st.integers(0, 30 * 86400 - 1))
     start = MONTH.start + timedelta(seconds=seconds, microseconds=seconds % 7)

@@ -68,11 +68,12 @@ def test_tiers_are_compared_where_either_has_a_bound():
     ]
 
 
-def test_allowances_and_the_cold_start_switch_are_told():
+def test_allowances_and_switches_are_told():
     before = book("a", 'requests = "1"', more="free = { requests = 100 }\n")
-    after = book("b", 'requests = "1"', more='free = { requests = 150 }\ncold_start = "all"\n')
+    after = book("b", 'requests = "1"', more='free = { requests = 150 }\ncold_start = "all"\nshadow = "charged"\n')
     assert changes(before, after) == [
         ("", "", "", "cold_start", "", "", "load", "all", None, None),
+        ("", "", "", "shadow", "", "", "free", "charged", None, None),
         ("", "requests", "", "free", "", "", "100", "150", "50", "50.00"),
     ]
 

@@ -15,6 +15,7 @@ from roost_platform.billing.months import parse_month
 from roost_platform.billing.price_file import load_price_books
 from roost_platform.billing.rating import rate, total_of
 from roost_platform.billing.skus import NOT_CHARGED, Sku
+from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.meters import Meter
 from roost_platform.domain.usage import Outcome
 
@@ -174,6 +175,26 @@ def test_calls_that_are_not_charged_are_shown_for_nothing():
         ("iris", "requests", "v", 0, 3, "0.00"),
         ("iris", "compute_seconds", "v", 0, 2 * 10**9, "20.00"),
         ("iris", NOT_CHARGED, "v", 0, 18, "0.00"),
+        ("iris", NOT_CHARGED, "v", 0, 7, "0.00"),
+    ]
+    assert [line.variant for line in lines[2:]] == ["", "shadow"]
+
+
+@pytest.mark.parametrize("switch", ['cold_start = ["load"]', 'shadow = "half"', "shadow = {}"])
+def test_a_switch_that_is_none_is_refused(switch):
+    with pytest.raises(InvalidRequest, match=r"book\[0\]\.(cold_start|shadow)"):
+        load_price_books(f'{HEAD}{switch}\nprices = {{ requests = "0" }}')
+
+
+def test_copies_to_a_shadow_are_charged_apart_where_the_book_says_so():
+    usage = [used("requests", 5), used("requests", 7, variant="shadow"), used("compute", 10**9, variant="shadow")]
+    prices = 'prices = { requests = { mode = "graduated", tiers = [{ up_to = 6, price = "0" }, { price = "1000000" }] }'
+    lines = lines_of(HEAD + 'shadow = "charged"\n' + prices + ', compute_seconds = "0.01" }', *usage)
+    assert [(line.sku, line.variant, line.tier, line.quantity, str(line.amount)) for line in lines] == [
+        ("requests", "", 1, 5, "0.00"),
+        ("requests", "shadow", 1, 6, "0.00"),
+        ("requests", "shadow", 2, 1, "1.00"),
+        ("compute_seconds", "shadow", 0, 10**9, "10.00"),
     ]
 
 

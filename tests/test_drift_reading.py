@@ -8,7 +8,8 @@ import zlib
 
 import pytest
 
-from roost_gateway.drift.reading import MOST_ROWS, Unreadable, read_call, read_document
+from roost_gateway.drift.reading import MOST_ROWS, read_call, read_document
+from roost_gateway.open_inference import Unreadable
 
 INPUTS = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [[1, 2], [3, None]]}]}
 OUTPUTS = {

@@ -85,7 +85,7 @@ def test_long_times_and_storage_are_written_for_people():
 # Usage
 
 CALLS = {"requests": 2, "billed_requests": 2, "rows": 2, "compute_us": 1500, "queue_us": 10, "cold_starts": 1}
-CALLS |= {"cold_start_us": 900, "bytes_in": 2048, "bytes_out": 100, "errors": 0}
+CALLS |= {"cold_start_us": 900, "bytes_in": 2048, "bytes_out": 100, "errors": 0, "shadow_requests": 0}
 HELD = {"provisioned_us": 90_000_000, "setup_us": 10_000_000, "active_us": 20_000_000, "idle_us": 60_000_000}
 HELD |= {"reserved_us": 0, "cold_starts": 3, "pull_us": 1, "schedule_us": 2, "load_us": 9_999_997}
 HELD |= {"byte_seconds": 7200, "job_us": 830}

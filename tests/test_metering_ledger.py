@@ -84,6 +84,7 @@ async def test_a_report_sums_every_figure(database):
                 "bytes_in": 56,
                 "bytes_out": 87,
                 "errors": 2,
+                "shadow_requests": 0,
             }
         ],
         "total": report.rows[0].figures.to_json(),
@@ -96,7 +97,7 @@ async def test_groups_are_ordered_and_add_up_to_the_total(database):
             i,
             model=f"m{i % 3}",
             version=1 + i % 2,
-            outcome=list(Outcome)[i % 6],
+            outcome=list(Outcome)[i % len(Outcome)],
             time=NOVEMBER + timedelta(hours=7 * i),
         )
         for i in range(60)

@@ -17,7 +17,7 @@ from roost_gateway.predict.figures import PredictFigures
 from roost_platform.domain.errors import ReplicaLost, Throttled, Unavailable
 from roost_platform.domain.resources import ResourceKind, ResourceUsage
 from roost_platform.domain.services import ServiceKey
-from roost_platform.domain.usage import Outcome
+from roost_platform.domain.usage import ANSWERED_OUTCOMES, Outcome
 from roost_platform.engines.local.figures import numbered, resident_bytes
 from roost_platform.engines.local.setbacks import OTHER, Setbacks
 
@@ -36,7 +36,7 @@ def series(*parts) -> dict[str, float]:
 
 def test_a_models_outcomes_are_there_before_its_first_call_so_that_the_first_failure_is_an_increase():
     figures = PredictFigures(models=lambda: [IRIS])
-    outcomes = {f"roost_requests_total model=iris outcome={outcome} tenant=acme": 0.0 for outcome in Outcome}
+    outcomes = {f"roost_requests_total model=iris outcome={outcome} tenant=acme": 0.0 for outcome in ANSWERED_OUTCOMES}
     assert outcomes.items() <= series(figures).items()
     assert not [name for name in series(figures) if name.startswith("roost_request_duration_seconds")]
 
@@ -83,7 +83,7 @@ def test_versions_are_counted_beside_each_other_and_a_models_calls_are_all_of_th
     assert {name: value for name, value in left.items() if "version" not in name} == {
         name: value for name, value in found.items() if "version" not in name
     }, "what was counted of it stays counted"
-    assert figures.answered_by_tenant() == {"acme": 4}
+    assert figures.metered_by_tenant() == {"acme": 4}
 
 
 def test_errors_are_counted_by_code_and_limits_by_tenant_until_it_has_no_model():

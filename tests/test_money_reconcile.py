@@ -114,9 +114,9 @@ def test_a_gateway_goes_on_counting_the_calls_of_models_that_are_deleted():
     figures = PredictFigures(models=lambda: [ServiceKey("acme", "iris")])
     for tenant, model in (("acme", "iris"), ("acme", "gone"), ("rival", "gone"), ("acme", "gone")):
         figures.answered(ServiceKey(tenant, model), Outcome.OK, seconds=0.1, queue_us=0, cold_start_us=0)
-    before = figures.answered_by_tenant()
+    before = figures.metered_by_tenant()
     make_page(figures)()
-    assert figures.answered_by_tenant() == before == {"acme": 3, "rival": 1}
+    assert figures.metered_by_tenant() == before == {"acme": 3, "rival": 1}
 
 
 async def test_a_gateways_counters_its_journal_and_the_ledger_agree(database, tmp_path):

@@ -97,7 +97,7 @@ def table(rows, *names):
 async def test_the_whole_answer_for_a_tenants_month(acme):
     found = await ask(acme, group_by="version")
     calls = {"requests": 3, "billed_requests": 3, "rows": 3, "compute_us": 4500, "queue_us": 60, "cold_starts": 1}
-    calls |= {"cold_start_us": 9, "bytes_in": 300, "bytes_out": 180, "errors": 1}
+    calls |= {"cold_start_us": 9, "bytes_in": 300, "bytes_out": 180, "errors": 1, "shadow_requests": 0}
     first = {"provisioned_us": 30_000_000, "setup_us": 4_000_000, "active_us": 7, "idle_us": 16_000_000}
     first |= {"reserved_us": 9_999_993, "cold_starts": 1, "pull_us": 3_999_999, "load_us": 1}
     first |= {"byte_seconds": 5 * 2**61, "job_us": 830}

@@ -48,10 +48,11 @@ def test_guards_are_read() -> None:
     latency, errors = parse("p99<120ms, errors<0.5%")
     assert (latency.measure, latency.threshold_s, round(latency.limit, 9)) == (Measure.LATENCY, 0.12, 0.01)
     assert errors == Guard("errors<0.5%", Measure.ERRORS, 0.005)
+    assert parse("disagreement<1%") == (Guard("disagreement<1%", Measure.DISAGREEMENT, 0.01),)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "p99<120", "p00<1ms<", "errors<0%", "errors<100%", "p99>1ms", "errors<1%,errors<2%"]
+    "text", ["", "p99<120", "p00<1ms<", "errors<0%", "errors<100%", "p99>1ms", "errors<1%,errors<2%", "disagreement<1"]
 )
 def test_a_guard_that_is_wrong_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -59,14 +60,15 @@ def test_a_guard_that_is_wrong_is_refused(text: str) -> None:
     assert caught.value.field == "guard"
 
 
-def _run(seed: int, *, candidate: float, serving: float, limit: float) -> Verdict:
+def _run(seed: int, *, candidate: float, serving: float | None, limit: float) -> Verdict:
     """Looks after every 50 requests of the candidate, 20,000 at most."""
     draw = random.Random(seed)
     bad = bad_serving = 0
     for total in range(50, 20_001, 50):
         bad += sum(draw.random() < candidate for _ in range(50))
-        bad_serving += sum(draw.random() < serving for _ in range(50))
-        verdict = judge(Counts(total, bad), Counts(total, bad_serving), limit=limit, alpha=0.01, minimum=100)
+        bad_serving += sum(draw.random() < (serving or 0) for _ in range(50))
+        other = None if serving is None else Counts(total, bad_serving)
+        verdict = judge(Counts(total, bad), other, limit=limit, alpha=0.01, minimum=100)
         if verdict is not Verdict.OPEN:
             return verdict
     return Verdict.OPEN
@@ -86,6 +88,12 @@ def test_of_a_hundred_seeded_runs_at_least_95_end_as_they_should(
     candidate: float, serving: float, limit: float, wanted: Verdict
 ) -> None:
     ends = Counter(_run(seed, candidate=candidate, serving=serving, limit=limit) for seed in range(100))
+    assert ends[wanted] >= 95, ends
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.02, Verdict.VIOLATED), (0.001, Verdict.PASSED)])
+def test_what_is_measured_by_the_serving_version_is_judged_alone(share: float, wanted: Verdict) -> None:
+    ends = Counter(_run(seed, candidate=share, serving=None, limit=0.01) for seed in range(100))
     assert ends[wanted] >= 95, ends
 
 

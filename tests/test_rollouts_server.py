@@ -155,3 +155,24 @@ def test_it_is_paused_resumed_and_aborted_by_hand(server, tmp_path):
     assert [entry["what"] for entry in history if entry["what"] in ("rollout", "alias")] == [
         "alias", "rollout", "alias", "rollout",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "state"), [(1.0000001, "promoted"), (2, "rolled_back")])
+def test_a_version_that_answers_otherwise_is_rolled_back(server, tmp_path, number, state):
+    model = f"says-{state.replace('_', '-')}"
+    two_versions(server, tmp_path, model, models.add_one, lambda path: models.adds(path, number))
+    guard = "disagreement<10%,errors<30%"
+    with calls(server, model, INPUT) as statuses:
+        roost(
+            server, "rollout", model, "--to", "2", "--steps", "50", "--every", "0s", "--guard", guard, "--minimum", "20"
+        )
+        until(lambda: shown(server, model)["state"] == state, within=60, what=f"{state} reached")
+    told = shown(server, model)
+    numbers = told["events"][-1]["facts"]["numbers"]["disagreement<10%"]
+    assert set(numbers) == {"verdict", "limit", "candidate"}
+    assert set(statuses) == {200}
+    if state == "rolled_back":
+        assert told["reason"] == "version 2 violates disagreement<10%"
+        assert numbers["candidate"]["bad"] == numbers["candidate"]["calls"] > 0
+    else:
+        assert numbers["candidate"]["bad"] == 0

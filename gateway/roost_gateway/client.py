@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from roost_gateway.client_drift import DriftCalls
 from roost_gateway.client_money import MoneyCalls
+from roost_gateway.client_shadows import ShadowCalls
 from roost_gateway.client_transport import (
     DEFAULT_URL,
     ApiError,
@@ -46,7 +47,7 @@ _UPLOAD_TIMEOUT_S = 900.0  # the server checks the model before it answers
 _PREDICT_TIMEOUT_S = 3610.0  # the longest `timeout` that a scaling policy can hold, and some
 
 
-class RoostClient(DriftCalls, MoneyCalls):
+class RoostClient(DriftCalls, MoneyCalls, ShadowCalls):
     """Speaks for one key. All methods raise ApiError and ServerNotThere, and return the server's JSON document.
 
     `tenant` names the tenant that an operator key acts for; a tenant's own key needs none. `timeout` is in seconds,

@@ -19,6 +19,7 @@ from roost_gateway.api import logs as log_routes
 from roost_gateway.api import overview as overview_routes
 from roost_gateway.api import reconciliation as reconciliation_routes
 from roost_gateway.api import rollouts as rollout_routes
+from roost_gateway.api import shadows as shadow_routes
 from roost_gateway.api import statements as statement_routes
 from roost_gateway.api import tenants as tenant_routes
 from roost_gateway.api import traffic as traffic_routes
@@ -36,6 +37,7 @@ from roost_gateway.output import ModelOutput
 from roost_gateway.request_ids import RequestIds
 from roost_gateway.rollouts.rollouts import Rollouts
 from roost_gateway.settings import LimitSettings
+from roost_gateway.shadowing.shadows import Shadows
 from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database
 from roost_platform.engines.port import Engine
@@ -49,6 +51,7 @@ _ROUTERS = (
     log_routes.router,
     traffic_routes.router,
     rollout_routes.router,
+    shadow_routes.router,
     drift_routes.router,
     usage.router,
     statement_routes.router,
@@ -112,6 +115,7 @@ def create_api(
     reconciliation: Reconciliation,
     drift: Drift,
     rollouts: Rollouts,
+    shadows: Shadows,
     limits: LimitSettings,
     url: str,
     clock: Callable[[], datetime],
@@ -147,6 +151,7 @@ def create_api(
         reconciliation=reconciliation,
         drift=drift,
         rollouts=rollouts,
+        shadows=shadows,
         output=ModelOutput(directory=directory, deployments=deployments, serving=serving),
         clock=clock,
         url=url.rstrip("/"),

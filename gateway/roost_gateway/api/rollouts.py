@@ -11,6 +11,7 @@ from roost_gateway.api.callers import AnyCaller, Deployer, Reader, actor, model_
 from roost_gateway.api.documents import Request, VersionNumber
 from roost_gateway.api.faults import faults
 from roost_gateway.api.services import Parts
+from roost_gateway.api.shadows import CompareWish
 from roost_gateway.rollouts import store
 from roost_gateway.rollouts.store import Event
 from roost_platform.domain.errors import NotFound
@@ -32,8 +33,8 @@ class RolloutWish(Request):
     every_s: int = Field(default=600, strict=True, ge=0, le=MOST_WAIT_S, description="The least time for a step.")
     guard: str = Field(
         max_length=1000,
-        description="Limits, each a share of calls that may be bad: a quantile under a time, or errors under a share.",
-        examples=["p99<120ms,errors<0.5%"],
+        description="Limits, each a share of calls that may be bad: a quantile under a time, errors or disagreement under a share.",
+        examples=["p99<120ms,errors<0.5%,disagreement<1%"],
     )
     minimum: int = Field(
         default=100,
@@ -41,6 +42,9 @@ class RolloutWish(Request):
         ge=1,
         le=10**9,
         description="Calls of each version, in each step, before it is passed.",
+    )
+    compare: CompareWish = Field(
+        default_factory=CompareWish, description="For disagreement: which answers of the two versions are alike."
     )
 
 
@@ -70,6 +74,7 @@ class RolloutDocument(BaseModel):
     every_s: int
     guard: str
     minimum: int
+    compare: CompareWish
     began_at: datetime
     step_began_at: datetime
     ended_at: datetime | None
@@ -100,7 +105,14 @@ async def begin_rollout(
     tenant: Deployer, caller: AnyCaller, parts: Parts, model: str, wish: RolloutWish
 ) -> RolloutDocument:
     """The version gets the first step's share at once, and more when there is enough evidence that it is no worse."""
-    plan = RolloutPlan.of(to=wish.to, steps=wish.steps, every_s=wish.every_s, guard=wish.guard, minimum=wish.minimum)
+    plan = RolloutPlan.of(
+        to=wish.to,
+        steps=wish.steps,
+        every_s=wish.every_s,
+        guard=wish.guard,
+        minimum=wish.minimum,
+        comparison=wish.compare.comparison(),
+    )
     return await _document(parts, await parts.rollouts.begin(model_key(tenant, model), plan, by=actor(caller)))
 
 
@@ -131,6 +143,7 @@ async def _document(parts: Parts, rollout: Rollout) -> RolloutDocument:
         every_s=plan.every_s,
         guard=",".join(guard.text for guard in plan.guards),
         minimum=plan.minimum,
+        compare=CompareWish(**plan.comparison.to_json()),
         began_at=rollout.began_at,
         step_began_at=rollout.step_began_at,
         ended_at=rollout.ended_at,

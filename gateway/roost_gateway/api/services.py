@@ -18,6 +18,7 @@ from roost_gateway.money.reconcile import Reconciliation
 from roost_gateway.money.statements import Statements
 from roost_gateway.output import ModelOutput
 from roost_gateway.rollouts.rollouts import Rollouts
+from roost_gateway.shadowing.shadows import Shadows
 from roost_platform.billing.prices import PriceBooks
 from roost_platform.database.connection import Database
 from roost_platform.registry.registry import Registry
@@ -42,6 +43,7 @@ class Services:
     reconciliation: Reconciliation
     drift: Drift
     rollouts: Rollouts
+    shadows: Shadows
     output: ModelOutput
     clock: Callable[[], datetime]
     """Aware UTC."""

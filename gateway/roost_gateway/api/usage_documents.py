@@ -26,6 +26,7 @@ class CallFigures(BaseModel):
     bytes_in: int
     bytes_out: int
     errors: int = Field(description="Calls that ended in any other way than `ok`.")
+    shadow_requests: int = Field(description="Copies to a shadow: part of `requests`, and of all amounts.")
 
 
 class CallRow(UsageKeys, CallFigures):

@@ -19,6 +19,7 @@ from roost_gateway.cli import (
     reconcile,
     rollout,
     serve,
+    shadow,
     tenants,
     traffic,
     usage,
@@ -39,6 +40,7 @@ app.add_typer(plan.app)
 app.add_typer(models.app)
 app.add_typer(logs.app)
 app.add_typer(traffic.app)
+app.add_typer(shadow.app)
 app.add_typer(rollout.app)
 app.add_typer(drift.app, name="drift")
 app.add_typer(usage.app)

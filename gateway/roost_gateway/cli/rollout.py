@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from roost_gateway.cli import show
+from roost_gateway.cli.comparing import Absolute, Compare, Relative, Top, comparison
 from roost_gateway.cli.models import Model
 from roost_gateway.cli.session import Session, command
 from roost_gateway.client import Document
@@ -29,9 +30,13 @@ def rollout(
     steps: Annotated[str, typer.Option(metavar="PERCENTS", help="Of the calls, ascending.")] = "5,25,50,100",
     every: Annotated[str, typer.Option(metavar="TIME", help="The least time for a step, as in 90s, 10m, 1h.")] = "10m",
     guard: Annotated[
-        str | None, typer.Option(metavar="LIMITS", help="As in p99<120ms,errors<0.5%; needed to begin.")
+        str | None, typer.Option(metavar="LIMITS", help="As in p99<120ms,errors<0.5%,disagreement<1%; needed to begin.")
     ] = None,
     minimum: Annotated[int, typer.Option(min=1, help="Calls of each version before a step is passed.")] = 100,
+    compare: Compare = "values",
+    top: Top = 1,
+    relative: Relative = None,
+    absolute: Absolute = None,
     pause: Annotated[bool, typer.Option("--pause", help="Take no further step.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="End it; the old version serves all calls again.")] = False,
@@ -51,7 +56,9 @@ def rollout(
                     "say what the version must keep: --guard p99<120ms,errors<0.5%", param_hint="--guard"
                 )
             wish: dict[str, Any] = {"to": to, "steps": _percents(steps), "every_s": _seconds(every)}
-            session.emit(roost.begin_rollout(model, wish | {"guard": guard, "minimum": minimum}), _show)
+            wish |= {"guard": guard, "minimum": minimum}
+            wish["compare"] = comparison(compare, top=top, relative=relative, absolute=absolute)
+            session.emit(roost.begin_rollout(model, wish), _show)
 
 
 def _percents(text: str) -> list[int]:
@@ -107,6 +114,6 @@ def _title(rollout: Document) -> str:
 def _numbers(facts: Document) -> list[str]:
     return [
         f"{guard}: {sides['candidate']['bad']} of {sides['candidate']['calls']}"
-        f" against {sides['serving']['bad']} of {sides['serving']['calls']}"
+        + (f" against {sides['serving']['bad']} of {sides['serving']['calls']}" if "serving" in sides else "")
         for guard, sides in facts.get("numbers", {}).items()
     ]

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from roost_gateway.drift.reading import Rows, Unreadable, read_call
+from roost_gateway.drift.reading import Rows, read_call
 from roost_gateway.drift.settings import DriftWish
+from roost_gateway.open_inference import Unreadable
 from roost_gateway.predict.headers import Pair
 from roost_gateway.predict.taps import Seen
 from roost_platform.domain.services import ServiceKey

@@ -17,10 +17,11 @@ from sqlalchemy import Connection
 from roost_gateway.access.directory import Directory
 from roost_gateway.drift.counting import Counting, Harvest
 from roost_gateway.drift.figures import DriftFigures
-from roost_gateway.drift.reading import Unreadable, read_document
+from roost_gateway.drift.reading import read_document
 from roost_gateway.drift.reports import VersionReport, report_of
 from roost_gateway.drift.sampling import Sampler
 from roost_gateway.drift.settings import DriftWish
+from roost_gateway.open_inference import Unreadable
 from roost_gateway.predict.taps import Seen, Taps
 from roost_gateway.settings import DriftSettings
 from roost_platform.database.connection import Database

@@ -5,9 +5,9 @@ Lines of one sku that differ only in tier or category share their events: a tier
 
 from roost_platform.billing.lines import Line
 from roost_platform.billing.prices import PriceBooks
-from roost_platform.billing.skus import MEASURES, NOT_CHARGED, ColdStart, Sku
+from roost_platform.billing.skus import MEASURES, NOT_CHARGED, SHADOW, ColdStart, Sku
 from roost_platform.database.connection import Database
-from roost_platform.domain.usage import BILLED_OUTCOMES, Outcome
+from roost_platform.domain.usage import ANSWERED_OUTCOMES, BILLED_OUTCOMES, Outcome
 from roost_platform.metering.browsing import Event, Place, Wanted, browse_calls, browse_stretches
 
 _OF_CALLS = {
@@ -43,13 +43,14 @@ async def events_behind(
 
 def wanted_calls(line: Line, tenant: str) -> Wanted | None:
     """None where the line is not about calls."""
+    copies = frozenset({Outcome.SHADOW}) if line.variant == SHADOW else None
     if line.sku == NOT_CHARGED:
-        free = frozenset(Outcome) - (BILLED_OUTCOMES if line.price_book else frozenset())
+        free = copies or ANSWERED_OUTCOMES - (BILLED_OUTCOMES if line.price_book else frozenset())
         return Wanted(tenant, line.model, line.start, line.end, "requests", outcomes=free)
     amount = _OF_CALLS.get(Sku(line.sku)) if line.sku in MEASURES else None
     if amount is None:
         return None
-    return Wanted(tenant, line.model, line.start, line.end, amount, outcomes=BILLED_OUTCOMES)
+    return Wanted(tenant, line.model, line.start, line.end, amount, outcomes=copies or BILLED_OUTCOMES)
 
 
 def _wanted_stretches(line: Line, tenant: str, books: PriceBooks) -> Wanted | None:

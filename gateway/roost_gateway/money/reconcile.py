@@ -51,7 +51,7 @@ def run_of(journal: Journal, figures: PredictFigures) -> ThisRun:
         opened=lambda: intents.opened,
         unstored=lambda: intents.unstored,
         in_flight=lambda: figures.inflight,
-        answered=figures.answered_by_tenant,
+        answered=figures.metered_by_tenant,
     )
 
 

@@ -9,7 +9,7 @@ from roost_gateway.metrics.histograms import ADDED_S, COLD_S, Histogram
 from roost_gateway.metrics.page import Page, Writer, labels_of
 from roost_platform.domain.errors import RoostError, Throttled
 from roost_platform.domain.services import ServiceKey
-from roost_platform.domain.usage import Outcome
+from roost_platform.domain.usage import ANSWERED_OUTCOMES, Outcome
 
 
 class VersionFigures:
@@ -18,7 +18,7 @@ class VersionFigures:
     __slots__ = ("duration", "outcomes")
 
     def __init__(self) -> None:
-        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.outcomes = {outcome: 0 for outcome in Outcome if outcome in ANSWERED_OUTCOMES}
         self.duration = Histogram()
 
     def add(self, other: "VersionFigures") -> None:
@@ -30,13 +30,15 @@ class VersionFigures:
 class ModelFigures:
     """What was counted of the calls of one model."""
 
-    __slots__ = ("cold_start", "compute_us", "labels", "queue_us", "rows", "versions")
+    __slots__ = ("cold_start", "compute_us", "copies", "labels", "queue_us", "rows", "versions")
 
     def __init__(self, key: ServiceKey) -> None:
         self.labels = labels_of(tenant=key.tenant, model=key.model)
         self.versions: dict[int, VersionFigures] = {0: VersionFigures()}
         """0: calls for which none was chosen, and those of versions that nothing is left of."""
         self.cold_start: Histogram | None = None
+        self.copies = 0
+        """Metered copies of its calls: no answers, so they are in nothing else here."""
         self.rows = 0
         self.compute_us = 0
         self.queue_us = 0
@@ -83,7 +85,7 @@ class PredictFigures(Writer):
         self._models = models
         self._has_version = has_version
         self._figures: dict[ServiceKey, ModelFigures] = {}
-        self._forgotten: dict[str, int] = {}  # calls by tenant, of models that are gone
+        self._forgotten: dict[str, int] = {}  # calls and copies by tenant, of models that are gone
         self._queue = Histogram()
         self._added = Histogram(ADDED_S)
         self._errors: dict[str, int] = {}  # by code
@@ -121,6 +123,13 @@ class PredictFigures(Writer):
                 figures.cold_start = Histogram(COLD_S)
             figures.cold_start.observe(cold_start_us / 1e6)
 
+    def copied(self, key: ServiceKey) -> None:
+        """A copy of a call was metered."""
+        figures = self._figures.get(key)
+        if figures is None:
+            figures = self._figures[key] = ModelFigures(key)
+        figures.copies += 1
+
     def failed(self, tenant: str, error: RoostError) -> None:
         """Count why a call that was taken on got no answer of a replica. All codes are in the source: they are few."""
         code = error.code
@@ -128,11 +137,11 @@ class PredictFigures(Writer):
         if isinstance(error, Throttled):
             self._limits[tenant, code] = self._limits.get((tenant, code), 0) + 1
 
-    def answered_by_tenant(self) -> dict[str, int]:
-        """All calls since the gateway began, of models that were deleted too."""
+    def metered_by_tenant(self) -> dict[str, int]:
+        """All calls and metered copies since the gateway began, of models that were deleted too."""
         counted = dict(self._forgotten)
         for key, figures in self._figures.items():
-            counted[key.tenant] = counted.get(key.tenant, 0) + figures.calls
+            counted[key.tenant] = counted.get(key.tenant, 0) + figures.calls + figures.copies
         return counted
 
     def write(self, page: Page) -> None:
@@ -202,7 +211,7 @@ class PredictFigures(Writer):
         now = dict.fromkeys(self._models())
         for key in self._figures.keys() - now.keys():
             gone = self._figures.pop(key)
-            self._forgotten[key.tenant] = self._forgotten.get(key.tenant, 0) + gone.calls
+            self._forgotten[key.tenant] = self._forgotten.get(key.tenant, 0) + gone.calls + gone.copies
         for key in now.keys() - self._figures.keys():
             self._figures[key] = ModelFigures(key)
         for key, figures in self._figures.items():

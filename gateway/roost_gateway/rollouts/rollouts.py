@@ -11,11 +11,15 @@ from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.predict.taps import Taps
 from roost_gateway.rollouts import store
 from roost_gateway.rollouts.counting import Counting, Four
+from roost_gateway.shadowing.copying import Mirror
+from roost_gateway.shadowing.json_paths import compile_path
+from roost_gateway.shadowing.shadows import Shadows
 from roost_platform.database.connection import Database
 from roost_platform.database.history import ROOST, Act
 from roost_platform.domain.errors import NotFound, RoostError
 from roost_platform.domain.rollouts import Rollout, RolloutPlan, RolloutState
 from roost_platform.domain.services import ServiceKey
+from roost_platform.domain.shadows import Shadow, ShadowPlan
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +35,17 @@ class Rollouts:
         database: Database,
         deployments: Deployments,
         taps: Taps,
+        mirrors: Shadows,
         leads: Callable[[], bool],
         clock: Callable[[], datetime],
         told: asyncio.Event | None = None,
         interval_s: float = 1.0,
     ) -> None:
-        """`told` is set when there is something to be told; None = nobody is told. `interval_s`: between two looks."""
+        """`mirrors` copies calls where a rollout asks whether the versions agree. `told` is set when there is something to be told; None = nobody is told. `interval_s`: between two looks."""
         self._database = database
         self._deployments = deployments
         self._taps = taps
+        self._mirrors = mirrors
         self._leads = leads
         self._clock = clock
         self._told = told
@@ -49,7 +55,9 @@ class Rollouts:
         self._written: dict[tuple[int, int], dict[str, Four]] = {}
 
     async def begin(self, key: ServiceKey, plan: RolloutPlan, *, by: str = ROOST) -> Rollout:
-        """Raises NotFound, Conflict."""
+        """Raises NotFound, Conflict, InvalidRequest for a path that is none."""
+        if plan.comparison.path:
+            compile_path(plan.comparison.path)
         await self._deployments.change(key, partial(store.begin, plan=plan, tell=self._tells), by=by)
         return await self._changed(key)
 
@@ -111,8 +119,15 @@ class Rollouts:
         for key, rollout in going.items():
             known = self._counting.get(key)
             if known is None or known.step != (rollout.id, rollout.step):
-                self._counting[key] = counting = Counting(rollout)
+                self._counting[key] = counting = Counting(rollout, self._mirror(key, rollout))
                 self._taps.set(key, _TAP, counting)
+
+    def _mirror(self, key: ServiceKey, rollout: Rollout) -> Mirror | None:
+        """Of the serving version's calls as many are copied, in percent, as go to the new version anyway."""
+        if not rollout.plan.compares:
+            return None
+        plan = ShadowPlan(rollout.plan.to, rollout.percent, comparison=rollout.plan.comparison)
+        return self._mirrors.mirror(key, Shadow(f"rollout-{rollout.id}-{rollout.step}", plan, rollout.step_began_at))
 
     @property
     def _tells(self) -> bool:

@@ -15,6 +15,7 @@ from roost_gateway.deployments import rows
 from roost_gateway.deployments.traffic import give_traffic, ready_record
 from roost_platform.database.history import Act, What, record_change
 from roost_platform.database.rollout_tables import rollout_events, rollout_evidence, rollouts
+from roost_platform.domain.comparing import By, Comparison
 from roost_platform.domain.errors import Conflict
 from roost_platform.domain.evidence import Counts
 from roost_platform.domain.guards import parse
@@ -140,6 +141,7 @@ def begin(connection: Connection, key: ServiceKey, plan: RolloutPlan, *, tell: b
             every_s=plan.every_s,
             guard=",".join(guard.text for guard in plan.guards),
             minimum=plan.minimum,
+            compare=plan.comparison.to_json(),
             state=RolloutState.RUNNING,
             step=0,
             step_began_at=act.at,
@@ -307,7 +309,9 @@ def _of(key: ServiceKey) -> Select[Any]:
 
 
 def _rollout(row: Mapping[Any, Any]) -> Rollout:
-    plan = RolloutPlan(row["to"], tuple(row["steps"]), row["every_s"], parse(row["guard"]), row["minimum"])
+    comparison = Comparison.of(**(row["compare"] or {"by": By.VALUES}))
+    guards = parse(row["guard"])
+    plan = RolloutPlan(row["to"], tuple(row["steps"]), row["every_s"], guards, row["minimum"], comparison)
     return Rollout(
         id=row["id"],
         plan=plan,

@@ -41,7 +41,7 @@ class Change:
     variant: str
     """The resource class; `*` where prices do not differ by it."""
     what: str
-    """`price`, `free` or `cold_start`."""
+    """`price`, `free`, `cold_start` or `shadow`."""
     tier: str
     """Of which units this is the price, where it has tiers: `1 to 1000`, `above 1000`; empty for all."""
     mode: str
@@ -89,11 +89,13 @@ def diff(before: State, after: State) -> tuple[Change, ...]:
 
 
 def _of_book(before: PriceBook, after: PriceBook) -> Iterator[Change]:
-    if before.cold_start is not after.cold_start:
-        yield Change(
-            tenant="", sku="", variant="", what="cold_start", tier="", mode="",
-            before=str(before.cold_start), after=str(after.cold_start), difference=None, percent=None,
-        )  # fmt: skip
+    for what in ("cold_start", "shadow"):
+        old, new = getattr(before, what), getattr(after, what)
+        if old is not new:
+            yield Change(
+                tenant="", sku="", variant="", what=what, tier="", mode="",
+                before=str(old), after=str(new), difference=None, percent=None,
+            )  # fmt: skip
 
 
 def _of_tenant(tenant: str, before: Period, after: Period) -> Iterator[Change]:

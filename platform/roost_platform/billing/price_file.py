@@ -10,7 +10,7 @@ from typing import Any
 from roost_platform.billing.currencies import MINOR_UNITS
 from roost_platform.billing.price_values import Problem, Reader
 from roost_platform.billing.prices import PriceBook, PriceBooks
-from roost_platform.billing.skus import ColdStart, Sku
+from roost_platform.billing.skus import ColdStart, ShadowCalls, Sku
 from roost_platform.billing.terms import Terms
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.names import check_name
@@ -83,7 +83,7 @@ def _read_books(reader: Reader, tables: list[dict[str, Any]], currency: str) -> 
     changes: Counter[str] = Counter()
     for i, table in enumerate(tables):
         where = f"book[{i}]"
-        known = {"version", "effective_from", "cold_start", "prices", "free"}
+        known = {"version", "effective_from", "cold_start", "shadow", "prices", "free"}
         reader.no_others(table, known, where=f"{where}.")
         start = reader.time(f"{where}.effective_from", table.get("effective_from"))
         if start is not None and latest is not None and start <= latest:
@@ -121,9 +121,12 @@ def _read_book(
                 reader.wrong(f"{where}.free.{sku}", free[sku], "of a sku that this book has a price for")
     if cold_start not in list(ColdStart):  # not a set: a file may give something that has no hash
         reader.wrong(f"{where}.cold_start", cold_start, '"platform", "load" or "all"')
+    shadow = table.get("shadow", ShadowCalls.FREE)
+    if shadow not in list(ShadowCalls):
+        reader.wrong(f"{where}.shadow", shadow, '"free" or "charged"')
     if start is None or version is None or reader.problems:
         return None
-    return PriceBook(version, currency, start, prices, free, ColdStart(cold_start))
+    return PriceBook(version, currency, start, prices, free, ColdStart(cold_start), ShadowCalls(shadow))
 
 
 def _read_terms(reader: Reader, tables: list[dict[str, Any]]) -> list[Terms]:

@@ -14,10 +14,11 @@ from operator import attrgetter
 from typing import Any
 
 from roost_platform.billing.currencies import MINOR_UNITS
-from roost_platform.billing.skus import MEASURES, ColdStart, Sku
+from roost_platform.billing.skus import MEASURES, ColdStart, ShadowCalls, Sku
 from roost_platform.billing.terms import Terms, prices_to_json
 from roost_platform.billing.tiers import Price, find
 from roost_platform.domain.errors import NotFound
+from roost_platform.domain.usage import BILLED_OUTCOMES, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class PriceBook:
     free: Mapping[Sku, int]
     """How many of a month's first units cost nothing, in `Measure.count`s."""
     cold_start: ColdStart = ColdStart.LOAD
+    shadow: ShadowCalls = ShadowCalls.FREE
+
+    def charges(self, outcome: str) -> bool:
+        """Whether calls that ended so cost something."""
+        return outcome in BILLED_OUTCOMES or (outcome == Outcome.SHADOW and self.shadow is ShadowCalls.CHARGED)
 
     @property
     def minor_units(self) -> int:
@@ -47,7 +53,9 @@ class PriceBook:
         return find(self.prices.get(sku, {}), variant)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        # A book that was in force before there were shadows must go on saying the same.
+        shadow = {} if self.shadow is ShadowCalls.FREE else {"shadow": str(self.shadow)}
+        return shadow | {
             "version": self.version,
             "currency": self.currency,
             "effective_from": self.effective_from.isoformat(),

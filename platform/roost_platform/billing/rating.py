@@ -26,10 +26,10 @@ from roost_platform.billing.currencies import rounded
 from roost_platform.billing.lines import Category, Line, MeteredUsage
 from roost_platform.billing.months import Month
 from roost_platform.billing.prices import Period, PriceBooks
-from roost_platform.billing.skus import MEASURES, NOT_CHARGED, Sku, sku_of
+from roost_platform.billing.skus import MEASURES, NOT_CHARGED, SHADOW, Sku, sku_of
 from roost_platform.billing.tiers import Price, Step, pieces, step_at, steps
 from roost_platform.domain.meters import CALL_METERS, Meter
-from roost_platform.domain.usage import BILLED_OUTCOMES
+from roost_platform.domain.usage import Outcome
 
 _ORDER = {sku: place for place, sku in enumerate(Sku)}
 
@@ -68,22 +68,27 @@ _Key = tuple[str, int, int, str, int, int, int]
 """Model, period, sku, class, piece, and whether it is a Credit: the order of lines."""
 
 
-def _sums(usage: Iterable[MeteredUsage], periods: tuple[Period, ...]) -> tuple[list[_Use], Counter[tuple[str, int]]]:
-    """What is charged, in the order in which units are numbered; and the calls that are not, by model and period."""
+_Free = Counter[tuple[str, int, str]]
+"""Calls that are not charged, by model, period and variant."""
+
+
+def _sums(usage: Iterable[MeteredUsage], periods: tuple[Period, ...]) -> tuple[list[_Use], _Free]:
+    """What is charged, in the order in which units are numbered; and the calls that are not."""
     sums: dict[tuple[int, str, Sku, str], int] = defaultdict(int)
-    not_charged: Counter[tuple[str, int]] = Counter()
+    not_charged: _Free = Counter()
     starts = [period.start for period in periods]
     for piece in usage:
         index = _period_of(piece, periods, starts)
         book = periods[index].book
         of_calls = piece.meter in CALL_METERS
-        if book is None or (of_calls and piece.variant not in BILLED_OUTCOMES):
+        copies = SHADOW if of_calls and piece.variant == Outcome.SHADOW else ""
+        if book is None or (of_calls and not book.charges(piece.variant)):
             if piece.meter is Meter.REQUESTS:
-                not_charged[piece.model, index] += piece.quantity
+                not_charged[piece.model, index, copies] += piece.quantity
             continue
         sku = sku_of(piece.meter, book.cold_start)
         if sku is not None:
-            sums[index, piece.model, sku, piece.variant if MEASURES[sku].by_class else ""] += piece.quantity
+            sums[index, piece.model, sku, piece.variant if MEASURES[sku].by_class else copies] += piece.quantity
     used = [
         _Use(model, index, sku, variant, quantity)
         for (index, model, sku, variant), quantity in sorted(sums.items())
@@ -163,21 +168,19 @@ def _line(
     )
 
 
-def _free_calls(
-    calls: Counter[tuple[str, int]], periods: tuple[Period, ...], currency: str
-) -> Iterator[tuple[_Key, Line]]:
+def _free_calls(calls: _Free, periods: tuple[Period, ...], currency: str) -> Iterator[tuple[_Key, Line]]:
     """Calls that cost nothing because of their outcome, or because no book was in force."""
     nothing, zero = Decimal(0), rounded(Fraction(0), currency)
-    for (model, index), quantity in calls.items():
+    for (model, index, variant), quantity in calls.items():
         period = periods[index]
         if quantity:
             yield (
-                (model, index, len(_ORDER), "", 0, 0, 0),
+                (model, index, len(_ORDER), variant, 0, 0, 0),
                 Line(
                     category=Category.USAGE,
                     model=model,
                     sku=NOT_CHARGED,
-                    variant="",
+                    variant=variant,
                     price_book=period.book.version if period.book is not None else "",
                     tier=0,
                     start=period.start,

@@ -35,6 +35,19 @@ class ColdStart(StrEnum):
     ALL = "all"
 
 
+class ShadowCalls(StrEnum):
+    """What copies to a shadow cost."""
+
+    FREE = "free"
+    """Nothing for the calls; the replicas that take them are held as any other."""
+    CHARGED = "charged"
+    """As calls, on lines of their own."""
+
+
+SHADOW = "shadow"
+"""The variant of lines that are about copies."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """How a sku is counted: in whole `unit`s; the price is for `per` of them."""

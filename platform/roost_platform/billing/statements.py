@@ -18,11 +18,11 @@ from typing import Any
 from roost_platform.billing.late import EarlierMonth, corrections
 from roost_platform.billing.lines import Line, MeteredUsage
 from roost_platform.billing.months import Month
-from roost_platform.billing.prices import PriceBooks, hashes
+from roost_platform.billing.prices import PriceBook, PriceBooks, hashes
 from roost_platform.billing.rating import rate, total_of
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.meters import Meter
-from roost_platform.domain.usage import BILLED_OUTCOMES, Outcome
+from roost_platform.domain.usage import Outcome
 
 
 class Kind(StrEnum):
@@ -101,6 +101,7 @@ def make_statement(
     lines = (*rate(usage, tenant=tenant, month=month, books=books), *late.lines)
     price_books = hashes(periods) | late.price_books
     begun = next((period.start for period in periods if period.book is not None), month.end)
+    in_force = [period.book for period in periods if period.book is not None]
     calls = Counter({str(outcome): 0 for outcome in Outcome})
     charged = early = 0
     for piece in usage:
@@ -108,7 +109,7 @@ def make_statement(
             calls[piece.variant] += piece.quantity
             if piece.start < begun:
                 early += piece.quantity
-            elif piece.variant in BILLED_OUTCOMES:
+            elif books.in_force(piece.start).charges(piece.variant):
                 charged += piece.quantity
     return Statement(
         id=statement_id(tenant, month),
@@ -133,7 +134,7 @@ def make_statement(
             unknown_calls=unknown_calls,
             earlier=late.inputs,
         ),
-        notes=(*_notes(sum(calls.values()) - charged - early, early), *notes),
+        notes=(*_notes(sum(calls.values()) - charged - early, early, in_force), *notes),
     )
 
 
@@ -159,11 +160,11 @@ def _hash_of(**inputs: Any) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _notes(free: int, early: int) -> list[str]:
+def _notes(free: int, early: int, books: Iterable[PriceBook]) -> list[str]:
     notes = []
-    charged = ", ".join(sorted(BILLED_OUTCOMES))
+    outcomes = [outcome for outcome in sorted(Outcome) if any(book.charges(outcome) for book in books)]
     if free:
-        notes.append(f"{free:,} calls are not charged: only those that ended with {charged} are.")
+        notes.append(f"{free:,} calls are not charged: only those that ended with {', '.join(outcomes)} are.")
     if early:
         notes.append(f"{early:,} calls are not charged: they were made before the first price book came into force.")
     return notes

@@ -42,6 +42,7 @@ class What(StrEnum):
     TRAFFIC = "traffic"
     ROLLBACK = "rollback"
     ROLLOUT = "rollout"
+    SHADOW = "shadow"
     ALIAS = "alias"
     SCALE = "scale"
     DELETE = "delete"

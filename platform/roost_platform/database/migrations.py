@@ -9,11 +9,11 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError
 
-from roost_platform.database import drift_tables, history, money_tables, rollout_tables  # noqa: F401 - they add their tables
+from roost_platform.database import drift_tables, history, money_tables, rollout_tables, shadow_tables  # noqa: F401 - they add their tables
 from roost_platform.database.tables import metadata
 from roost_platform.domain.errors import Conflict, Unavailable
 
-HEAD = "0007"
+HEAD = "0008"
 """The last migration in `versions/`; a database that has seen it needs no Alembic, whose import is a tenth of a start."""
 
 _LARGEST_QUICK_CHECK = 32 * 1024**2

@@ -1,4 +1,4 @@
-"""The tables of rollouts (migration 0006). Rows outlive the model."""
+"""The tables of rollouts (migrations 0006 and 0008). Rows outlive the model."""
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, Table
 
@@ -18,6 +18,7 @@ rollouts = Table(
     Column("every_s", Integer, nullable=False),
     Column("guard", String(1000), nullable=False),
     Column("minimum", Integer, nullable=False),
+    Column("compare", JSON),
     Column("state", String(16), nullable=False),
     Column("step", Integer, nullable=False),
     Column("step_began_at", UtcTime, nullable=False),

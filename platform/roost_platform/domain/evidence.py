@@ -41,8 +41,8 @@ def bounds(counts: Counts, alpha: float) -> tuple[float, float]:
     return low, high
 
 
-def judge(candidate: Counts, serving: Counts, *, limit: float, alpha: float, minimum: int) -> Verdict:
-    """Of one guard, over the same time for both.
+def judge(candidate: Counts, serving: Counts | None, *, limit: float, alpha: float, minimum: int) -> Verdict:
+    """Of one guard, over the same time for both; `serving` is None where it is what the candidate is measured by.
 
     Violated only when proven over the limit and proven worse than the serving version: an equal one is blamed with a
     chance of at most 2 alpha, ever, and one over the limit passes with a chance of at most alpha. Nothing passes before
@@ -50,9 +50,12 @@ def judge(candidate: Counts, serving: Counts, *, limit: float, alpha: float, min
     """
     low, high = bounds(candidate, alpha)
     if high < limit:
-        return Verdict.PASSED if min(candidate.total, serving.total) >= minimum else Verdict.OPEN
+        least = candidate.total if serving is None else min(candidate.total, serving.total)
+        return Verdict.PASSED if least >= minimum else Verdict.OPEN
     if low <= limit:
         return Verdict.OPEN
+    if serving is None:
+        return Verdict.VIOLATED
     serving_low, serving_high = bounds(serving, alpha)
     if low > serving_high:
         return Verdict.VIOLATED

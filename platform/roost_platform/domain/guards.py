@@ -1,6 +1,7 @@
-"""The limits of a rollout as users write them: `p99<120ms,errors<0.5%`.
+"""The limits of a rollout as users write them: `p99<120ms,errors<0.5%,disagreement<1%`.
 
-Each is a share of requests that may be bad: a p99 under 120 ms says that at most 1 % take longer than 120 ms.
+Each is a share of requests that may be bad: a p99 under 120 ms says that at most 1 % take longer than 120 ms; disagreement is
+the share that the new version answers otherwise than the serving one, on copies of the same requests.
 """
 
 import re
@@ -10,12 +11,13 @@ from enum import StrEnum
 from roost_platform.domain.errors import InvalidRequest
 
 _QUANTILE = re.compile(r"p(\d{2}(?:\.\d{1,2})?)<(\d+(?:\.\d+)?)(ms|s)")
-_SHARE = re.compile(r"(errors)<(\d+(?:\.\d+)?)%")
+_SHARE = re.compile(r"(errors|disagreement)<(\d+(?:\.\d+)?)%")
 
 
 class Measure(StrEnum):
     LATENCY = "latency"
     ERRORS = "errors"
+    DISAGREEMENT = "disagreement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +49,4 @@ def _parse_one(part: str) -> Guard:
         limit = float(match[2]) / 100
         if 0 < limit < 1:
             return Guard(part, Measure(match[1]), limit)
-    raise InvalidRequest(f"guard {part!r} is not like p99<120ms or errors<0.5%", field="guard")
+    raise InvalidRequest(f"guard {part!r} is not like p99<120ms, errors<0.5% or disagreement<1%", field="guard")

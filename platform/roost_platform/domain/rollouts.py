@@ -7,15 +7,16 @@ paused ─ abort, violated ─▶ aborted, rolled back
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Self
 
+from roost_platform.domain.comparing import Comparison
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.evidence import Counts, Verdict, bounds, judge
-from roost_platform.domain.guards import Guard, parse
+from roost_platform.domain.guards import Guard, Measure, parse
 from roost_platform.domain.signatures import Signature
 
 ERROR_RATE = 0.02
@@ -49,9 +50,20 @@ class RolloutPlan:
     guards: tuple[Guard, ...]
     minimum: int = 100
     """Calls of each of the two versions, in each step, before anything passes."""
+    comparison: Comparison = field(default_factory=Comparison)
+    """What answers of the two are called alike; for a limit of disagreement."""
 
     @classmethod
-    def of(cls, *, to: int, steps: Sequence[int], every_s: int, guard: str, minimum: int = 100) -> Self:
+    def of(
+        cls,
+        *,
+        to: int,
+        steps: Sequence[int],
+        every_s: int,
+        guard: str,
+        minimum: int = 100,
+        comparison: Comparison | None = None,
+    ) -> Self:
         """Raises InvalidRequest naming the field."""
         ascending = all(low < high for low, high in pairwise(steps))
         if not steps or len(steps) > MOST_STEPS or not ascending or not 0 < steps[0] <= steps[-1] <= 100:
@@ -63,7 +75,12 @@ class RolloutPlan:
         whole = tuple(steps) if steps[-1] == 100 else (*steps, 100)
         if len(whole) == 1:
             raise InvalidRequest("a rollout needs a step below 100 to judge by", field="steps")
-        return cls(to, whole, every_s, parse(guard), minimum)
+        return cls(to, whole, every_s, parse(guard), minimum, comparison or Comparison())
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is a limit of disagreement."""
+        return any(guard.measure is Measure.DISAGREEMENT for guard in self.guards)
 
     @property
     def alpha(self) -> float:
@@ -113,7 +130,8 @@ class Decision:
     move: Move
     reason: str
     numbers: Mapping[str, Any]
-    """For each guard: its verdict, and of both versions the calls, the bad ones and the bounds of their share."""
+    """For each guard: its verdict, and of both versions the calls, the bad ones and the bounds of their share; of disagreement
+    only of the new version, whose answers are compared with those of the serving one."""
 
 
 def breaks(serving: Signature, candidate: Signature) -> str:
@@ -147,17 +165,19 @@ def decide(rollout: Rollout, evidence: Evidence, now: datetime) -> Decision:
     numbers: dict[str, Any] = {}
     for guard in plan.guards:
         candidate = evidence.candidate.get(guard.text, Counts())
-        serving = evidence.serving.get(guard.text, Counts())
+        alone = guard.measure is Measure.DISAGREEMENT
+        serving = None if alone else evidence.serving.get(guard.text, Counts())
         verdict = judge(candidate, serving, limit=guard.limit, alpha=plan.alpha, minimum=plan.minimum)
         verdicts[guard.text] = verdict
         numbers[guard.text] = {
             "verdict": verdict,
             "limit": guard.limit,
             "candidate": _told(candidate, plan.alpha),
-            "serving": _told(serving, plan.alpha),
-        }
+        } | ({} if serving is None else {"serving": _told(serving, plan.alpha)})
     if violated := [text for text, verdict in verdicts.items() if verdict is Verdict.VIOLATED]:
-        reason = f"version {plan.to} violates {', '.join(violated)}, and version {rollout.start} does less"
+        alone = all(guard.measure is Measure.DISAGREEMENT for guard in plan.guards if guard.text in violated)
+        less = "" if alone else f", and version {rollout.start} does less"
+        reason = f"version {plan.to} violates {', '.join(violated)}{less}"
         return Decision(Move.ROLL_BACK, reason, numbers)
     if waits := _waits(rollout, verdicts, now):
         return Decision(Move.HOLD, waits, numbers)

@@ -14,9 +14,13 @@ class Outcome(StrEnum):
     PLATFORM_ERROR = "platform_error"
     THROTTLED = "throttled"
     CANCELLED = "cancelled"
+    SHADOW = "shadow"
+    """A copy of a call, which a model computed for nobody. A price book says whether it is charged."""
 
 
 BILLED_OUTCOMES = frozenset({Outcome.OK, Outcome.MODEL_ERROR})
+ANSWERED_OUTCOMES = frozenset(Outcome) - {Outcome.SHADOW}
+"""Those of calls that somebody made."""
 
 
 @dataclass(frozen=True, slots=True)

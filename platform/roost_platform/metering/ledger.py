@@ -51,7 +51,9 @@ class UsageFigures:
     bytes_in: int = 0
     bytes_out: int = 0
     errors: int = 0
-    """Calls that ended in any other way than `ok`."""
+    """Calls that ended in any other way than `ok`; copies are none."""
+    shadow_requests: int = 0
+    """Copies to a shadow: part of `requests`, and of all amounts."""
 
     def __add__(self, other: "UsageFigures") -> "UsageFigures":
         return UsageFigures(*(getattr(self, name) + getattr(other, name) for name in _FIGURES))
@@ -152,7 +154,8 @@ def _sums() -> list[ColumnElement[Any]]:
     expressions: dict[str, ColumnElement[Any]] = {
         "billed_requests": _count(event.outcome.in_(sorted(BILLED_OUTCOMES))),
         "cold_starts": _count(event.cold_start_us > 0),
-        "errors": _count(event.outcome != Outcome.OK),
+        "errors": _count(event.outcome.not_in([Outcome.OK, Outcome.SHADOW])),
+        "shadow_requests": _count(event.outcome == Outcome.SHADOW),
     }
     sums = [name for name in _FIGURES if name not in expressions]
     expressions |= {name: func.sum(event[name]) for name in sums}

@@ -85,7 +85,7 @@ class ThisRun:
     """Calls that were refused because their usage could not be written."""
     in_flight: Callable[[], int]
     answered: Callable[[], Mapping[str, int]]
-    """Calls by tenant, as its metrics count them."""
+    """Calls and metered copies by tenant, as its metrics count them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ _OUTCOMES = {
     Outcome.PLATFORM_ERROR: "Our errors",
     Outcome.THROTTLED: "Over the limit",
     Outcome.CANCELLED: "Cancelled",
+    Outcome.SHADOW: "Copies to a shadow",
 }
 _WHOLE_ACCOUNT = "Whole account"
 _SHARES = 10
