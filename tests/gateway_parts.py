@@ -251,7 +251,7 @@ class Parts:
             told=told,
         )
 
-    def shadows(self) -> Shadows:
+    def shadows(self, taps: Taps | None = None) -> Shadows:
         """Of a gateway that has no prediction path."""
         return Shadows(
             database=self.database,
@@ -259,7 +259,7 @@ class Parts:
             engine=self.engine,
             journal=self.journal,
             answered=PredictFigures(models=list),
-            taps=Taps(),
+            taps=taps or Taps(),
             known=self._known,
         )
 

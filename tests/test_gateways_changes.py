@@ -3,6 +3,7 @@
 import asyncio
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
@@ -11,11 +12,16 @@ from gateway_parts import IRIS, Parts, ScriptedEngine, route_of, serving, states
 from gateways_parts import gateway, gateways
 from postgres_faults import PostgresProxy
 from postgres_server import execute, shared_server
+from roost_gateway.deployments.traffic import Split
+from roost_gateway.predict.headers import sort_headers
+from roost_gateway.predict.taps import Taps
 from roost_platform.database.changes import Change, ChangeFeed, note_change
 from roost_platform.database.connection import Database
 from roost_platform.database.tables import changes
 from roost_platform.domain.errors import Conflict, NotFound, Unauthenticated
+from roost_platform.domain.routing import Routing, Rule, Sticky, StickyBy
 from roost_platform.domain.services import ServiceKey
+from roost_platform.domain.shadows import ShadowPlan
 from roost_platform.domain.tenants import Scope
 
 
@@ -37,6 +43,11 @@ def known(parts: Parts) -> bool:
 def traffic(parts: Parts) -> dict[str, int]:
     route = parts.directory.route(*IRIS)
     return {t.revision: t.percent for t in route.service.traffic} if route else {}
+
+
+def caller_s(parts: Parts, headers: list[tuple[bytes, bytes]]) -> str:
+    """The revision that a caller with these headers gets."""
+    return route_of(parts).revision_for(None, sort_headers(headers)).name
 
 
 async def test_tenants_and_keys_are_the_same_everywhere(tmp_path: Path, on_postgres: str):
@@ -82,6 +93,57 @@ async def test_models_are_deployed_moved_scaled_and_deleted_everywhere(tmp_path:
         assert one.engine.deleted == [IRIS]
         _, again = await other.serve()
         await until(lambda: traffic(one) == {again: 100})
+
+
+async def test_shares_rules_and_names_hold_everywhere_within_a_second(tmp_path: Path, on_postgres: str):
+    async with gateways(tmp_path, on_postgres) as (one, other):
+        await one.add_tenant()
+        _, first = await one.serve()
+        await until(lambda: traffic(other) == {first: 100})
+        _, second = await one.serve()
+        sticky, rule = Sticky(StickyBy.HEADER, "x-user"), Rule("x-tester", "yes", 2)
+        wish = Split({"1": 70, "2": 30}, rules=[rule], sticky=sticky, keep_sticky=False)
+        await one.deployments.split(IRIS, wish)
+        await one.deployments.set_alias(IRIS, "stable", 1)
+        async with asyncio.timeout(1):
+            await until(lambda: route_of(other).routing == route_of(one).routing)
+        assert traffic(other) == {first: 70, second: 30}
+        assert route_of(other).routing == Routing(sticky=sticky, rules=(rule,), aliases=(("stable", 1),))
+        callers = [[(b"x-user", b"%d" % n)] for n in range(200)]
+        chosen = [[caller_s(parts, headers) for headers in callers] for parts in (one, other)]
+        assert chosen[0] == chosen[1], "who sticks sticks wherever it calls"
+        assert 20 < chosen[0].count(second) < 100
+        assert caller_s(other, [(b"x-tester", b"yes")]) == second
+
+
+async def test_a_shadow_is_followed_everywhere_and_what_all_have_counted_adds_up(tmp_path: Path, on_postgres: str):
+    async with gateways(tmp_path, on_postgres) as (one, other):
+        await one.add_tenant()
+        await one.serve()
+        waiting = await one.add_version()
+        one.engine.ready(await one.deploy(waiting, takes_traffic=False))
+        await one.deployments.settled(IRIS)
+        await until(lambda: known(other) and len(route_of(other).records) == 2)
+        taps = {id(parts): Taps() for parts in (one, other)}
+        shadows = {id(parts): parts.shadows(taps[id(parts)]) for parts in (one, other)}
+        await shadows[id(one)].put(IRIS, ShadowPlan(2))
+        await shadows[id(other)].look()
+        for parts in (one, other):
+            made = SimpleNamespace(request_id="r", version=1, status=200, named=False, compute_us=1)
+            call = SimpleNamespace(
+                route=route_of(parts), measured=made, path="/", headers=(), request=[b"{}"], answer=b"{}",
+                answer_headers=(),
+            )  # fmt: skip
+            (tap,) = taps[id(parts)].of(IRIS)
+            tap.seen(call)
+            await shadows[id(parts)].look()
+        _, sums = await shadows[id(other)].report(IRIS)
+        assert dict(sums.dropped) == {"asleep": 2}
+        await shadows[id(other)].remove(IRIS)
+        await shadows[id(one)].look()
+        assert [taps[id(parts)].of(IRIS) for parts in (one, other)] == [(), ()]
+        for made in shadows.values():
+            made.stop()
 
 
 async def test_a_deleted_model_drains_everywhere_and_is_unknown_at_once(tmp_path: Path, on_postgres: str):

@@ -59,6 +59,14 @@ async def test_a_split_holds_for_the_next_call_and_is_written_down(parts: Parts)
     )
 
 
+async def test_what_changes_nothing_is_not_written_down(parts: Parts):
+    await parts.serve()
+    await parts.deployments.split(IRIS, Split({"1": 100}))
+    await parts.deployments.split(IRIS, Split(rules=()))
+    await parts.deployments.scale(IRIS, {"min-scale": 0})
+    assert {what for _, what, _, _ in await entries(parts)} == {"deploy", "ready"}
+
+
 async def test_a_share_of_nothing_is_no_share(parts: Parts):
     _, first = await parts.serve()
     await parts.serve()

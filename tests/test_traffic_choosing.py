@@ -100,6 +100,14 @@ def test_routing_survives_the_database():
     assert routing.with_alias("stable", None).aliases == (("candidate", 2),)
 
 
+def test_a_header_that_only_begins_like_one_that_is_kept_back_is_taken():
+    assert [Rule(name, "1", 1).header for name in ("tester", "hosting", "cookie-class")] == [
+        "tester",
+        "hosting",
+        "cookie-class",
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "field"),
     [
@@ -107,9 +115,12 @@ def test_routing_survives_the_database():
         (lambda: Sticky(StickyBy.HEADER), "sticky"),
         (lambda: Sticky(StickyBy.HEADER, "X-User"), "sticky"),
         (lambda: Sticky(StickyBy.HEADER, "authorization"), "sticky"),
+        (lambda: Sticky(StickyBy.HEADER, "te"), "sticky"),
         (lambda: Sticky(StickyBy.COOKIE, "a;b"), "sticky"),
         (lambda: Rule("x-roost-version", "1", 1), "rules"),
         (lambda: Rule("x-request-id", "1", 1), "rules"),
+        (lambda: Rule("upgrade", "1", 1), "rules"),
+        (lambda: Rule("content-type", "1", 1), "rules"),
         (lambda: Rule("x tester", "1", 1), "rules"),
         (lambda: Rule("x-tester", "", 1), "rules"),
         (lambda: Rule("x-tester", "é", 1), "rules"),

@@ -165,6 +165,7 @@ def test_the_command_shares_shows_names_and_tells_who_did_it(server):
     assert {entry["by"] for entry in entries} == {key_id}
     table = roost(server, "history", "adds").stdout
     assert "traffic=1:25,2:75" in table
+    assert "a version is named twice" in roost(server, "traffic", "adds", "v3=90", "3=10", status=2).stderr
     refused = roost(server, "traffic", "adds", "1=50", status=1)
     assert "sum to 50 %" in refused.stderr
 

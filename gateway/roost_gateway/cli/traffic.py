@@ -31,7 +31,7 @@ def traffic(
     """Show how a model's calls are shared among its versions, or share them anew: at once, and without losing one."""
     wish: dict[str, Any] = {}
     if shares:
-        wish["split"] = dict(_share(text) for text in shares)
+        wish["split"] = _split(shares)
     if sticky is not None:
         wish["sticky"] = _sticky(sticky)
     if rule or no_rules:
@@ -67,6 +67,14 @@ def history(
     """Show who changed what of a model, when, from which to which; deleted models' too."""
     with session.connect() as roost:
         session.emit(roost.history(model, limit=limit, before=before), _show_history)
+
+
+def _split(texts: list[str]) -> dict[str, int]:
+    shares = [_share(text) for text in texts]
+    split = dict(shares)
+    if len(split) < len(shares):
+        raise typer.BadParameter("a version is named twice", param_hint="VERSION=PERCENT")
+    return split
 
 
 def _share(text: str) -> tuple[str, int]:

@@ -127,7 +127,8 @@ def change_scaling(
     scaling = before.with_changes(options)
     check(scaling)
     rows.change_model(connection, key, scaling=scaling.to_json())
-    record_change(connection, key, act, What.SCALE, before=before.to_json(), after=scaling.to_json())
+    if scaling != before:
+        record_change(connection, key, act, What.SCALE, before=before.to_json(), after=scaling.to_json())
     return rows.changed(connection, key)
 
 

@@ -59,7 +59,8 @@ def split(connection: Connection, key: ServiceKey, wish: Split, act: Act) -> Rou
         ready_record(connection, route, rule.version)
     _change_routing(connection, route, routing)
     if wish.percents is None:
-        record_change(connection, key, act, What.TRAFFIC, before=route.routing.to_json(), after=routing.to_json())
+        if routing != route.routing:
+            record_change(connection, key, act, What.TRAFFIC, before=route.routing.to_json(), after=routing.to_json())
         return rows.changed(connection, key)
     shares = {
         ready_record(connection, route, version).revision.name: percent
@@ -112,7 +113,8 @@ def give_traffic(
     after: dict[str, Any] = {"traffic": {str(versions[name]): percent for name, percent in shares.items()}}
     if routing is not None:
         before, after = before | route.routing.to_json(), after | routing.to_json()
-    record_change(connection, route.key, act, what, before=before, after=after)
+    if before != after or what is not What.TRAFFIC:
+        record_change(connection, route.key, act, what, before=before, after=after)
 
 
 def ready_record(connection: Connection, route: Route, version: int) -> RevisionRecord:

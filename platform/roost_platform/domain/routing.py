@@ -15,8 +15,21 @@ _LIKE_A_VERSION = re.compile(r"v[0-9]+")
 MOST_ALIASES = 32
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,254}[\x21-\x7e])?")
-_KEPT_BACK = ("authorization", "cookie", "content-", "k-", "knative-", "roost-", "x-roost-", "x-request-id", "host")
-"""Headers that a rule cannot go by: they are the gateway's or the engine's business, or a secret."""
+_KEPT_BACK_FAMILIES = ("content-", "k-", "knative-", "roost-", "x-roost-")
+_KEPT_BACK = frozenset(
+    {
+        "authorization",
+        "cookie",
+        "host",
+        "x-request-id",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+    }
+    | {"proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
+)
+"""Headers that nobody is routed by: they are the gateway's or the engine's business, of one hop only, or a secret."""
 
 
 class StickyBy(StrEnum):
@@ -119,5 +132,5 @@ def check_alias(name: str) -> str:
 def _check_header(name: str, *, field: str) -> None:
     if not _TOKEN.fullmatch(name):
         raise InvalidRequest("a header is named by its name in lower case", field=field)
-    if name.startswith(_KEPT_BACK):
+    if name in _KEPT_BACK or name.startswith(_KEPT_BACK_FAMILIES):
         raise InvalidRequest(f"calls cannot be routed by the header {name}", field=field)
