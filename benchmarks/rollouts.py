@@ -1,10 +1,11 @@
-"""Splits, a rollout and rollbacks under open-loop load: no call fails, and each version gets what its share says.
+"""Splits, rollouts and rollbacks under open-loop load: no call fails, and each version gets what its share says.
 
     python benchmarks/rollouts.py [--qps 500] [--out .work/rollouts]         some two minutes
 
 The load comes from `roost loadtest` on the same machine. Shares are read from the gateway's own counters; each window's counts
 are compared with the split by Pearson's chi-square. The rollout goes to an equal version; the last one goes to a version
-that takes many times as long, and has to be rolled back. Exit status 0: all of it held.
+that takes many times as long, and one that answers otherwise; both have to be rolled back. Exit status 0: all of it held.
+`rollouts.svg` in the folder shows who answered when.
 """
 
 import argparse
@@ -13,12 +14,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
 from models import chain
+from pictures import Moment, shares_picture
 from roost_server import Roost
 
 MODEL = "shared"
@@ -26,6 +31,7 @@ _SERIES = re.compile(r'roost_version_requests_total\{[^}]*version="(\d+)"[^}]*\}
 _WINDOW_S = 8
 SLOW = "p50<8ms,errors<5%"
 """What the serving versions keep easily, and the slow one does not."""
+WRONG = "disagreement<5%,errors<5%"
 _CRITICAL = {1: 10.83, 2: 13.82}
 """Chi-square at 0.1 %, by degrees of freedom."""
 
@@ -53,26 +59,66 @@ def main() -> int:
 
 def under_load(server: Roost, qps: float, out: Path) -> bool:
     command = [
-        *(sys.executable, "-m", "roost_gateway", "loadtest", MODEL, "--qps", str(qps), "--duration", "100s"),
+        *(sys.executable, "-m", "roost_gateway", "loadtest", MODEL, "--qps", str(qps), "--duration", "120s"),
         *("--seed", "8", "--out", str(out)),
     ]
     environment = os.environ | {"ROOST_URL": server.url, "ROOST_API_KEY": server.key}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as load:
         time.sleep(4)
-        held = [
-            shares(server, {1: 90, 2: 10}),
-            shares(server, {1: 50, 2: 30, 3: 20}),
-            rolled_back(server, 1),
-            rollout(server, 2, "p99<500ms,errors<5%", wanted="promoted"),
-            rolled_back(server, 1),
-            rollout(server, 4, SLOW, wanted="rolled_back"),
-        ]
+        watch = Watch(server)
+        held = [watch.told(what, run) for what, run in _acts(server)]
+        watch.draw(out / "rollouts.svg")
         load.wait()
     record = json.loads((out / "record.json").read_text())
     answered = sum(second["answered"] for second in record["seconds"])
     failed = sum(sum(second["errors"].values()) + second["dropped"] for second in record["seconds"])
     print(f"{answered:,} calls answered, {failed} failed or not sent")
     return all(held) and failed == 0
+
+
+def _acts(server: Roost) -> list[tuple[str, Callable[[], bool]]]:
+    """What is done one after the other, and whether it went as it should."""
+    return [
+        ("90 / 10", lambda: shares(server, {1: 90, 2: 10})),
+        ("50 / 30 / 20", lambda: shares(server, {1: 50, 2: 30, 3: 20})),
+        ("rollback", lambda: rolled_back(server, 1)),
+        ("rollout, equal", lambda: rollout(server, 2, "p99<500ms,errors<5%", wanted="promoted")),
+        ("rollback", lambda: rolled_back(server, 1)),
+        ("rollout, slow", lambda: rollout(server, 4, SLOW, wanted="rolled_back")),
+        ("rollout, wrong", lambda: rollout(server, 3, WRONG, wanted="rolled_back")),
+    ]
+
+
+class Watch:
+    """Who answers when, four looks a second, and what is done meanwhile."""
+
+    def __init__(self, server: Roost) -> None:
+        self._server = server
+        self._began = time.perf_counter()
+        self._looks: list[tuple[float, dict[int, float]]] = []
+        self._moments: list[Moment] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def told(self, what: str, act: Callable[[], bool]) -> bool:
+        self._moments.append((time.perf_counter() - self._began, what))
+        return act()
+
+    def draw(self, file: Path) -> None:
+        self._over.set()
+        self._thread.join()
+        seconds = [second for second, _ in self._looks]
+        sums = [counted for _, counted in self._looks]
+        counts = [
+            {version: after[version] - before.get(version, 0.0) for version in after}
+            for before, after in pairwise(sums)
+        ]
+        shares_picture(file, seconds, counts, self._moments)
+
+    def _look(self) -> None:
+        while not self._over.wait(0.25):
+            self._looks.append((time.perf_counter() - self._began, by_version(self._server)))
 
 
 def deploy(server: Roost, file: Path) -> None:
