@@ -13,6 +13,7 @@ from gateway_parts import IRIS, gateway_parts
 from predict_parts import LeasingEngine, PredictPath, assert_every_call_ended
 from roost_gateway.predict.app import PredictApp
 from roost_gateway.predict.figures import PredictFigures
+from roost_gateway.predict.traces import Traces
 from roost_gateway.server import make_server
 from roost_gateway.settings import LimitSettings
 from roost_platform.domain.services import RevisionKey
@@ -154,6 +155,7 @@ async def streamed_path(
     journal_limit: int = 1 << 30,
     limits: Any = None,
     stalled_s: float = 600.0,
+    traces: Traces | None = None,
     **ingress: Any,
 ) -> AsyncIterator[StreamedPath]:
     """A gateway with tenant acme and its model, whose replicas are behind `url`."""
@@ -176,6 +178,7 @@ async def streamed_path(
             limits=limits,
             serving=lambda: True,
             stalled_s=stalled_s,
+            traces=traces,
         )
         listener = socket.create_server(("127.0.0.1", 0))
         server = make_server(app, lane=app.lane, grace_s=1, limits=limits)

@@ -45,6 +45,7 @@ from roost_gateway.predict.lane import Lane
 from roost_gateway.server import listen, make_server, stop_on_signals, url_of
 from roost_gateway.settings import Settings
 from roost_gateway.tapping import Tapping
+from roost_gateway.tracing.wish import NOT_TRACED, Opened, tracing
 from roost_platform.database.connection import Database, sqlite_url
 from roost_platform.database.gateways import Gateways
 from roost_platform.database.leadership import Leadership
@@ -104,7 +105,8 @@ async def _serve(settings: Settings, make_journal: Callable[..., Journal]) -> No
     with ExitStack() as listening:
         listener = listening.enter_context(contextlib.closing(listen(settings.host, settings.port)))
         url = settings.public_url or url_of(listener)
-        async with platform(settings, url=url, make_journal=make_journal) as app:
+        traced = listening.enter_context(tracing(os.environ))  # ends last: calls that drain are traced
+        async with platform(settings, url=url, traced=traced, make_journal=make_journal) as app:
             servers = [
                 (make_server(app.door, lane=app.lane, grace_s=settings.grace_s, limits=settings.limits), listener)
             ]
@@ -145,7 +147,11 @@ class Platform:
 
 @asynccontextmanager
 async def platform(
-    settings: Settings, *, url: str, make_journal: Callable[..., Journal] = Journal
+    settings: Settings,
+    *,
+    url: str,
+    traced: Opened = NOT_TRACED,
+    make_journal: Callable[..., Journal] = Journal,
 ) -> AsyncIterator[Platform]:
     """Start every part in order, and stop them in the reverse one."""
     running = Platform()
@@ -236,6 +242,7 @@ async def platform(
             limits=settings.limits,
             serving=lambda: running.serving,
             access=AccessLog.of(settings.access_log),
+            traces=traced.traces,
         )
         charging = Charging(
             settings,
@@ -320,6 +327,7 @@ async def platform(
                 *holding.figures,
                 *charging.figures,
                 *tapping.figures,
+                *traced.figures,
                 ProcessCollector(namespace="roost", registry=None),
             ),
             ready=lambda: Readiness.of(

@@ -23,7 +23,7 @@ from roost_runtimes.content import check_type, decompress, too_large
 from roost_runtimes.errors import RequestError
 from roost_runtimes.execution import Done, Execution, Ticket, failure_answer
 from roost_runtimes.figures import Figures
-from roost_runtimes.messages import Answer, Request, json_answer
+from roost_runtimes.messages import TIMES_HEADER, Answer, Request, json_answer
 from roost_runtimes.model import Model, ModelError
 from roost_runtimes.pace import Pace
 from roost_runtimes.routes import OPEN, Action, Routes
@@ -163,8 +163,14 @@ class Core:
                 self.figures.count_answer(answer.status)
             done(answer)
             return None
+        headers = request.headers
         ticket = Ticket(
-            call, done, size=len(request.body), accept=request.headers.get("accept-encoding"), born_ns=born_ns
+            call,
+            done,
+            size=len(request.body),
+            accept=headers.get("accept-encoding"),
+            born_ns=born_ns,
+            decode_us=(perf_counter_ns() - born_ns) // 1000 if TIMES_HEADER in headers else None,
         )
         self._execution.put(ticket)
         return ticket

@@ -36,14 +36,27 @@ _STATUS = {"invalid_input": 400, "model_error": 422, "out_of_memory": 502, "canc
 class Ticket:
     """One request on its way through the queue and a run; what `Core.cancel` takes."""
 
-    __slots__ = ("accept", "answer", "born_ns", "call", "cancelled", "compute_us", "done", "job", "queue_us", "size")
+    __slots__ = (
+        "accept", "answer", "born_ns", "call", "cancelled", "compute_us", "decode_us", "done", "job", "queue_us", "size",
+    )  # fmt: skip
 
-    def __init__(self, call: Call, done: Done, *, size: int, accept: str | None, born_ns: int) -> None:
+    def __init__(
+        self,
+        call: Call,
+        done: Done,
+        *,
+        size: int,
+        accept: str | None,
+        born_ns: int,
+        decode_us: int | None = None,
+    ) -> None:
+        """`decode_us`: None = nobody asks what reading and writing take."""
         self.call = call
         self.done = done
         self.size = size
         self.accept = accept
         self.born_ns = born_ns
+        self.decode_us = decode_us
         self.queue_us = 0
         self.compute_us = 0
         self.cancelled = False
@@ -251,6 +264,7 @@ def _share(tickets: Sequence[Ticket], spent_us: int) -> None:
 
 
 def _write(ticket: Ticket, arrays: Sequence[Array]) -> Answer:
+    begin_ns = 0 if ticket.decode_us is None else perf_counter_ns()
     try:
         headers, pieces = ticket.call.encode(arrays)
         if ticket.accept is not None:
@@ -260,7 +274,10 @@ def _write(ticket: Ticket, arrays: Sequence[Array]) -> Answer:
                 headers = (*headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
     except Exception as error:  # noqa: BLE001 - an answer that cannot be written fails its own request only
         return failure_answer(error)
-    return Answer(200, headers, pieces)
+    answer = Answer(200, headers, pieces)
+    if ticket.decode_us is not None:
+        answer.codec_us = ticket.decode_us, (perf_counter_ns() - begin_ns) // 1000
+    return answer
 
 
 def failure_answer(error: Exception) -> Answer:

@@ -133,6 +133,7 @@ async def _write(answer: Answer, send: Send, *, closing: bool) -> None:
         (b"roost-queue-us", b"%d" % answer.queue_us),
         (b"roost-rows", b"%d" % answer.rows),
     )
+    headers += ((name.encode(), value.encode()) for name, value in answer.told())
     if closing:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

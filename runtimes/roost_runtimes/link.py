@@ -144,7 +144,10 @@ class ReplicaLink(FrameProtocol):
             del tickets[frame_id]
             if sum(map(len, answer.body)) > self._answer_bytes:
                 answer = _too_large(answer, self._answer_bytes)
-            answer_head = self._answer_heads.get(answer.headers) or self._write_head(answer.headers)
+            if answer.codec_us is None:
+                answer_head = self._answer_heads.get(answer.headers) or self._write_head(answer.headers)
+            else:
+                answer_head = orjson.dumps([*answer.headers, *answer.told()])
             figures = FIGURES.pack(answer.compute_us, answer.queue_us, answer.rows)
             self.send_frame(_ANSWER, frame_id, figures + answer_head, answer.body, status=answer.status)
             if self._draining:

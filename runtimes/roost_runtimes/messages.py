@@ -12,6 +12,9 @@ from roost_runtimes.tensors import Buffer
 CANCELLED_STATUS = 499
 """Nobody waits for this answer any more; it only says that the slot is free."""
 
+TIMES_HEADER = "roost-trace"
+"""A request with it is traced: its answer tells how long the request took to read and the answer to write."""
+
 _JSON = (("content-type", "application/json"),)
 
 
@@ -43,6 +46,14 @@ class Answer:
     compute_us: int = 0
     queue_us: int = 0
     rows: int = 0
+    codec_us: tuple[int, int] | None = None
+    """Microseconds that reading the request and writing the answer took; None = nobody asked (`TIMES_HEADER`)."""
+
+    def told(self) -> list[tuple[str, str]]:
+        """Headers that say so; no two answers' are alike."""
+        if self.codec_us is None:
+            return []
+        return [("roost-decode-us", str(self.codec_us[0])), ("roost-encode-us", str(self.codec_us[1]))]
 
 
 def json_answer(document: Mapping[str, Any], status: int = 200) -> Answer:

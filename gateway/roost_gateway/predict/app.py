@@ -30,6 +30,7 @@ from roost_gateway.predict.meter import CLIENT_GONE, Measured
 from roost_gateway.predict.paths import Ask, Paths, Target
 from roost_gateway.predict.steps import NO_MODEL, Answer, Steps, answer_from
 from roost_gateway.predict.streamed import StreamedCall
+from roost_gateway.predict.traces import Traces
 from roost_gateway.predict.watch import Watch
 from roost_gateway.settings import LimitSettings
 from roost_platform.domain.errors import RoostError
@@ -47,6 +48,8 @@ class Asgi(NamedTuple):
     scope: Message
     receive: Receive
     send: Send
+    arrived: float
+    """Seconds of `perf_counter`."""
 
 
 class PredictApp:
@@ -64,6 +67,7 @@ class PredictApp:
         serving: Callable[[], bool],
         stalled_s: float = 600.0,
         access: AccessLog | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`stalled_s`: a client that takes nothing of a streamed answer for so long is gone."""
         self._directory = directory
@@ -74,12 +78,13 @@ class PredictApp:
         self._serving = serving
         self._stalled_s = stalled_s
         self._paths = Paths()
-        self._steps = Steps(directory=directory, journal=journal, figures=figures, access=access)
+        self._steps = Steps(directory=directory, journal=journal, figures=figures, access=access, traces=traces)
         self.watch = Watch()
         self.taps = self._steps.taps
         self.lane = Lane(steps=self._steps, paths=self._paths, authenticator=authenticator, engine=engine)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        arrived = perf_counter()
         incoming = sort_headers(scope["headers"])
         request_id = self._steps.request_id(incoming)
         try:
@@ -93,7 +98,9 @@ class PredictApp:
                 if scope["method"] != "POST":
                     await _refuse_method(send, b"POST", request_id)
                     return
-                answer = await self._predict(target, principal, incoming, request_id, Asgi(scope, receive, send))
+                answer = await self._predict(
+                    target, principal, incoming, request_id, Asgi(scope, receive, send, arrived)
+                )
                 if answer is not None:
                     await _send(send, *answer, request_id)
             elif scope["method"] not in ("GET", "HEAD"):
@@ -121,6 +128,9 @@ class PredictApp:
         route = self._steps.route(target)
         self._steps.require_room()
         measured = self._steps.begin(target, 0, request_id, perf_counter())
+        if self._steps.traces is not None:
+            measured.trace = self._steps.traces.begin(incoming.forwarded, target.inner, asgi.arrived)
+            measured.trace.step("authenticate", asgi.arrived)
         self._figures.inflight += 1
         try:
             if self._engine.streams:
@@ -171,13 +181,19 @@ class PredictApp:
     ) -> Answer:
         revision = route.revision_for(target.version, incoming)
         measured.chose(revision.version)
+        began, trace = perf_counter(), measured.trace
         gate = self._steps.enter(target.tenant)
         try:
+            if trace is not None:
+                trace.step("admit", began)
+                began = perf_counter()
             pieces, measured.bytes_in = await read_body(
                 receive,
                 declared=incoming.content_length,
                 limit=self._limits.request_bytes,
             )
+            if trace is not None:
+                trace.step("receive", began)
             request = UpstreamRequest("POST", target.inner, incoming.forwarded, pieces, measured.request_id)
             deadline = asyncio.get_running_loop().time() + route.service.scaling.timeout_s
             response = await self._send_upstream(
@@ -193,9 +209,14 @@ class PredictApp:
         task = asyncio.current_task()
         assert task is not None
         self.watch.enter(task, receive)
+        began, trace = perf_counter(), measured.trace
         try:
             async with self._engine.lease(key, deadline) as upstream:
                 measured.queue_us, measured.cold_start_us = upstream.queue_us, upstream.cold_start_us
+                if trace is not None:
+                    trace.step("queue", began)
+                    trace.woke(began, upstream.cold_start_us)
+                    request = request._replace(headers=trace.send(request.headers))
                 measured.sent = request
                 return await upstream.send(request)
         finally:

@@ -123,13 +123,16 @@ class Lane:
 
     def _take(self, path: str, query: bytes, incoming: Incoming, body: bytes, on_answer: OnAnswer) -> LaneCall | None:
         steps, started = self._steps, perf_counter()
+        traces = steps.traces
         target = self._target_of(path, query, incoming)
+        authenticated = 0.0 if traces is None else perf_counter()
         route = steps.route(target)
         revision = route.revision_for(target.version, incoming, peek=True)
         deadline = asyncio.get_running_loop().time() + route.service.scaling.timeout_s
         slot = self._engine.take_slot(RevisionKey(route.key, revision.name), deadline)
         if slot is None:
             return None
+        granted = 0.0 if traces is None else perf_counter()
         try:
             gate = steps.enter(target.tenant)
         except RoostError:
@@ -146,7 +149,14 @@ class Lane:
         steps.figures.inflight += 1
         call = LaneCall(steps, route=route, gate=gate, slot=slot, measured=measured, on_answer=on_answer)
         pieces = (body,) if body else ()
-        request = UpstreamRequest("POST", target.inner, incoming.forwarded, pieces, measured.request_id)
+        headers = incoming.forwarded
+        if traces is not None:
+            trace = measured.trace = traces.begin(headers, target.inner, started)
+            trace.step("authenticate", started, authenticated)
+            trace.step("queue", authenticated, granted)
+            trace.step("admit", granted)
+            headers = trace.send(headers)
+        request = UpstreamRequest("POST", target.inner, headers, pieces, measured.request_id)
         measured.sent = request
         slot.send(request, call.answered)
         return call

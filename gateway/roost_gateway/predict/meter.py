@@ -1,6 +1,7 @@
 """From an answer to its usage event: outcomes by status, one event per answered call."""
 
 from roost_gateway.predict.paths import Target
+from roost_gateway.predict.traces import CallSummary, CallTrace
 from roost_platform.domain.usage import Outcome
 from roost_platform.engines.port import UpstreamRequest
 from roost_platform.metering.intents import Intent
@@ -30,7 +31,7 @@ class Measured:
 
     __slots__ = (
         "bytes_in", "bytes_out", "cold_start_us", "compute_us", "intent", "journalled", "model", "named", "queue_us",
-        "request_id", "rows", "sent", "started", "status", "tenant", "version",
+        "request_id", "rows", "sent", "started", "status", "tenant", "trace", "version",
     )  # fmt: skip
 
     def __init__(self, target: Target, request_id: str, started: float, intent: Intent) -> None:
@@ -44,6 +45,8 @@ class Measured:
         self.journalled = False
         self.sent: UpstreamRequest | None = None
         """What was asked of a replica; None while nothing was."""
+        self.trace: CallTrace | None = None
+        """None where nobody asked for traces."""
         self.version = 0
         self.status = 500
         self.bytes_in = self.bytes_out = self.rows = 0
@@ -56,4 +59,15 @@ class Measured:
 
     def about(self) -> dict[str, str]:
         """What a line in the log tells of the call."""
-        return {"request_id": self.request_id, "tenant": self.tenant, "model": self.model, "version": str(self.version)}
+        about = {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "model": self.model,
+            "version": str(self.version),
+        }
+        return about if self.trace is None else about | {"trace_id": self.trace.trace_id}
+
+    def summary(self) -> CallSummary:
+        """For its trace."""
+        outcome = str(outcome_of(self.status))
+        return CallSummary(self.tenant, self.model, self.version, self.request_id, self.status, outcome, self.rows)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import cast
@@ -19,8 +20,9 @@ from roost_gateway.predict.headers import Incoming, Pair
 from roost_gateway.predict.meter import CLIENT_GONE, Measured, outcome_of
 from roost_gateway.predict.paths import Target
 from roost_gateway.predict.taps import Body, Taps, seen_of
+from roost_gateway.predict.traces import Traces
 from roost_gateway.request_ids import is_well_formed
-from roost_platform.domain.errors import NotFound
+from roost_platform.domain.errors import NotFound, StorageFull
 from roost_platform.engines.port import UpstreamResponse
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.syncer import Turn
@@ -38,9 +40,16 @@ class Steps:
     """All on the event loop's thread, all in memory."""
 
     def __init__(
-        self, *, directory: Directory, journal: Journal, figures: PredictFigures, access: AccessLog | None = None
+        self,
+        *,
+        directory: Directory,
+        journal: Journal,
+        figures: PredictFigures,
+        access: AccessLog | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.figures = figures
+        self.traces = traces
         self._access = access
         self.taps = Taps()
         self._directory = directory
@@ -118,7 +127,10 @@ class Steps:
             request_id=measured.request_id,
             intent=intent,
         )
-        return self._journal.written()
+        turn = self._journal.written()
+        if measured.trace is not None:
+            turn.then(partial(_end_trace, measured, perf_counter()))
+        return turn
 
     def count(self, route: Route, measured: Measured) -> None:
         """Add a call that was journalled to the figures."""
@@ -159,7 +171,14 @@ def head_from(response: UpstreamResponse, measured: Measured) -> list[Pair]:
     """Headers of the replica's answer, as the client gets them; takes over the replica's figures."""
     measured.compute_us, measured.rows = response.compute_us, response.rows
     measured.queue_us += response.queue_us
+    if measured.trace is not None:
+        measured.trace.answered(response.headers, queue_us=response.queue_us, compute_us=response.compute_us)
     return [pair for pair in response.headers if pair[0] in ANSWER_HEADERS]
+
+
+def _end_trace(measured: Measured, since: float, error: StorageFull | None) -> None:
+    if measured.trace is not None:
+        measured.trace.end(measured.summary() if error is None else measured.summary()._replace(status=507), since)
 
 
 def _with_request_id(body: Body, request_id: str) -> bytes:

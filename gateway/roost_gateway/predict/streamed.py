@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -69,13 +70,18 @@ class StreamedCall:
         measured = self._measured
         revision = route.revision_for(target.version, incoming)
         measured.chose(revision.version)
+        began = perf_counter()
         gate = self._steps.enter(target.tenant)
         try:
+            if measured.trace is not None:
+                measured.trace.step("admit", began)
             check_length(incoming.content_length, self._limit)
             self._task = asyncio.current_task()
             if self._steps.taps.wanted(route.key):
                 self._upload.keep(KEPT_BYTES)
             await self._upload.begin()
+            if measured.trace is not None:
+                headers = measured.trace.send(headers)
             request = UpstreamRequest(
                 "POST", target.inner, headers, self._upload, measured.request_id, length=incoming.length
             )
@@ -89,13 +95,16 @@ class StreamedCall:
     async def _exchange(
         self, route: Route, key: RevisionKey, deadline: float, request: UpstreamRequest
     ) -> Answer | None:
-        measured = self._measured
+        measured, began = self._measured, perf_counter()
         async with self._engine.lease(key, deadline) as upstream:
             measured.sent = request
             try:
                 response = await upstream.send(request)
             finally:
                 measured.queue_us, measured.cold_start_us = upstream.queue_us, upstream.cold_start_us
+                if measured.trace is not None:
+                    measured.trace.step("queue", began, began + upstream.queue_us / 1e6)
+                    measured.trace.woke(began, upstream.cold_start_us)
             if not isinstance(response.body, AsyncIterator):
                 return answer_from(response, measured)
             await self._pass_on(route, response, response.body)

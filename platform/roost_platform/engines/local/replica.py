@@ -38,7 +38,7 @@ _LOST_CODES = {
 
 
 _READ_HEADERS = frozenset(
-    {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length"}
+    {b"content-type", b"content-encoding", b"accept-encoding", b"inference-header-content-length", b"roost-trace"}
 )
 """What the serving core looks at; the link carries no other, so that most requests of a client have the same head."""
 _REMEMBERED = 256

@@ -1,0 +1,1 @@
+"""Traces of predictions, in OpenTelemetry's terms; off unless the standard OTEL_* variables ask for them."""
