@@ -46,8 +46,8 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 lock: $(INSTALLED)  ## by version and hash: all that is installed (requirements.lock), and what goes into each image
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(LOCK) pyproject.toml --extra local --extra postgres --extra s3 --extra knative --extra pdf --extra loadtest --output-file requirements.lock
-	$(LOCK) pyproject.toml --extra gateway --extra check --extra postgres --extra s3 --extra knative --extra pdf \
+	$(LOCK) pyproject.toml --extra local --extra postgres --extra s3 --extra knative --extra pdf --extra drift --extra otel --extra loadtest --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra gateway --extra check --extra postgres --extra s3 --extra knative --extra pdf --extra drift --extra otel \
 		--output-file runtimes/images/gateway/requirements.lock
 	$(LOCK) pyproject.toml --extra runtime --output-file runtimes/images/onnx-cpu/requirements.lock
 	$(LOCK) pyproject.toml --extra runtime-gpu --output-file runtimes/images/onnx-gpu/requirements.lock

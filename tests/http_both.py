@@ -53,9 +53,9 @@ def runtime(model: Path, *arguments: str) -> Iterator[Target]:
             assert process.stderr is not None
             for line in process.stderr:
                 entry = json.loads(line)
-                if entry["event"] == "listening":
-                    port = int(entry["address"].rpartition(":")[2])
-                if entry["event"] == "model_ready":
+                if entry["message"] == "listening":
+                    port = int(entry["roost"]["address"].rpartition(":")[2])
+                if entry["message"] == "model_ready":
                     break
             yield Target(port, b"/v2/models/m/infer", f"roost-service-secret: {secret}".encode())
             process.terminate()

@@ -103,9 +103,9 @@ def test_a_served_replica_tells_the_union_of_its_requests_to_who_knows_the_secre
         try:
             assert process.stderr is not None
             events = [json.loads(process.stderr.readline()) for _ in range(2)]
-            assert [event["event"] for event in events] == ["listening", "model_ready"]
+            assert [event["message"] for event in events] == ["listening", "model_ready"]
             ready_by = time.time()
-            with httpx.Client(base_url=f"http://{events[0]['address']}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://{events[0]['roost']['address']}", timeout=30) as client:
                 refused = client.get("/roost/activity")
                 assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
                 client.headers["roost-service-secret"] = "s"

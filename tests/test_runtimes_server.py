@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -38,8 +39,8 @@ class Server:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.events.append(json.loads(line))
-            if self.events[-1]["event"] == event:
-                return self.events[-1]
+            if self.events[-1]["message"] == event:
+                return self.events[-1].get("roost", {}) | self.events[-1].get("labels", {})
         pytest.fail(f"no {event} in {self.events}")
 
     def end(self) -> int:
@@ -245,6 +246,10 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_a_reason(tmp_path, 
         path.write_bytes(content)
     server = Server("--model", str(path), *(["--digest", digest] if digest else []))
     assert server.wait_for("model_failed")["reason"] == reason
+    line = server.events[-1]
+    assert (line["event.action"], line["log.level"], line["service.name"]) == ("model_failed", "error", "roost-runtime")
+    assert datetime.fromisoformat(line["@timestamp"]).tzinfo == UTC
+    assert line["process.pid"] == server.process.pid
     server.process.communicate(timeout=30)
     assert server.process.returncode == 1
 

@@ -130,7 +130,8 @@ class PredictApp:
         measured = self._steps.begin(target, 0, request_id, perf_counter())
         if self._steps.traces is not None:
             measured.trace = self._steps.traces.begin(incoming.forwarded, target.inner, asgi.arrived)
-            measured.trace.step("authenticate", asgi.arrived)
+            if measured.trace is not None:
+                measured.trace.step("authenticate", asgi.arrived)
         self._figures.inflight += 1
         try:
             if self._engine.streams:

@@ -150,8 +150,8 @@ class Lane:
         call = LaneCall(steps, route=route, gate=gate, slot=slot, measured=measured, on_answer=on_answer)
         pieces = (body,) if body else ()
         headers = incoming.forwarded
-        if traces is not None:
-            trace = measured.trace = traces.begin(headers, target.inner, started)
+        if traces is not None and (trace := traces.begin(headers, target.inner, started)) is not None:
+            measured.trace = trace
             trace.step("authenticate", started, authenticated)
             trace.step("queue", authenticated, granted)
             trace.step("admit", granted)

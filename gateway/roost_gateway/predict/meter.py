@@ -46,7 +46,7 @@ class Measured:
         self.sent: UpstreamRequest | None = None
         """What was asked of a replica; None while nothing was."""
         self.trace: CallTrace | None = None
-        """None where nobody asked for traces."""
+        """None where nobody asked for traces, or this call is not sampled."""
         self.version = 0
         self.status = 500
         self.bytes_in = self.bytes_out = self.rows = 0

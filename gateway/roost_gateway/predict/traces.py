@@ -1,6 +1,6 @@
 """What the prediction path tells a trace of a call, where somebody asked for traces. Without OpenTelemetry: most never do.
 
-Where nobody asked, a call pays a look at an attribute that is None.
+Where nobody asked, and for a call that is not sampled, that is a look at an attribute that is None.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,5 +47,8 @@ class CallTrace(Protocol):
 class Traces(Protocol):
     """Begins them. On the event loop's thread."""
 
-    def begin(self, headers: Iterable[Pair], path: str, started: float) -> CallTrace:
-        """`headers`: the request's, for the caller's own context, if it sent one. `path`: without the tenant."""
+    def begin(self, headers: Iterable[Pair], path: str, started: float) -> CallTrace | None:
+        """`headers`: the request's, for the caller's own context, if it sent one. `path`: without the tenant.
+
+        None = not sampled: nothing is kept of it, and the caller's context, if any, goes on as it came.
+        """

@@ -52,7 +52,7 @@ class Exporting:
             raise InvalidRequest(f"OTEL_BSP_*: {error}", code="invalid_settings") from error
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(queue)
-        self.traces = Tracing(self._provider)
+        self.traces = Tracing(self._provider, queue.on_end)
 
     def stop(self) -> None:
         """Blocks for three seconds at most."""
