@@ -340,3 +340,24 @@ def test_s32_no_file_and_no_log_holds_a_key(server: RoostProcess):
                 body = secret.removeprefix("roost_").encode()
                 assert body not in content, file
     assert looked_at > 5
+
+
+def test_nothing_that_a_body_holds_is_in_the_log(server: RoostProcess):
+    canary = "canary-51f0c2"
+    before = server.log_file.stat().st_size
+    for method, path in every_route(server):
+        if method in ("POST", "PUT", "PATCH"):
+            body = (BODIES.get((method, path)) or {}) | {"name": canary, canary: [canary]}
+            call(server, method, fill(path, model=SHARED, tenant="acme", name="acme"), server.keys["acme"], body)
+            call(server, method, fill(path, model=SHARED, tenant="acme", name="acme"), server.operator_key, body)
+    for method, path in PREDICTIONS:
+        shown = fill(path, model=SHARED, tenant="acme")
+        content = (
+            {"content": f'{{"inputs": [{{"name": "{canary}", "data": ["{canary}"]'.encode()} if method == "POST" else {}
+        )
+        server.http.request(method, shown, headers={"authorization": f"Bearer {server.keys['acme']}"}, **content)
+        if method == "POST":
+            bad = {"inputs": [tensor(data=[canary])]}
+            assert call(server, method, shown, server.keys["acme"], bad).status_code == 400
+    new = server.log_file.read_bytes()[before:]
+    assert canary.encode() not in new, [line for line in new.splitlines() if canary.encode() in line][:3]

@@ -9,7 +9,8 @@ $pip --python /opt/roost/bin/python install --no-deps --no-index --no-compile /t
 
 cd "$(/opt/roost/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 for part in backend datasets quantization tools transformers; do rm -rf "onnxruntime/$part"; done
-rm -rf numpy/f2py numpy/distutils
+rm -rf numpy/distutils
+[ -d scipy ] || rm -rf numpy/f2py # SciPy imports all of NumPy
 rm -rf $*  # unquoted: the arguments are patterns
 find . -type d -name tests -prune -exec rm -rf {} +
 find . -type f \( -name '*.pyi' -o -name '*.py[xd]' -o -name '*.[ahc]' -o -name '*.hpp' -o -name '*.cpp' \) -delete

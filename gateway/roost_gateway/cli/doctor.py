@@ -1,4 +1,4 @@
-"""`roost doctor`: whether an installation has what it needs, and what to do where it has not. Asks no server."""
+"""`roost doctor`: whether an installation has what it needs, and what to do where it has not. Asks no server of ours."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ def doctor(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at store, database, engine, clock and limits, with the settings of `roost serve`. Changes nothing.
+    """Look at store, database, engine (and its cluster), clock and limits, with the settings of `roost serve`. Changes nothing.
 
     Exit status 1 when anything fails.
     """

@@ -121,5 +121,13 @@ def judge_landlock(abi: int) -> Finding:
     return Finding("engine", Verdict.OK, f"Landlock {abi} keeps replicas from files")
 
 
+def judge_feature(flag: str, *, wanted: bool, allowed: bool) -> Finding:
+    """`flag`: of Knative's ConfigMap `config-features`; `wanted`: whether the settings make use of it."""
+    if wanted and not allowed:
+        do = f"Set {flag} to enabled in the ConfigMap config-features, or leave out the setting that needs it."
+        return Finding("cluster", Verdict.FAIL, f"Knative does not allow {flag}, which the settings need", do)
+    return Finding("cluster", Verdict.OK, f"{flag}: {'allowed' if allowed else 'off, and not needed'}")
+
+
 def failed(findings: list[Finding]) -> bool:
     return any(finding.verdict is Verdict.FAIL for finding in findings)

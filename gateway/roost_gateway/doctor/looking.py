@@ -1,4 +1,4 @@
-"""Looks at store, database, engine, clock and limits of an installation, as the settings of `roost serve` name them.
+"""Looks at store, database, engine (with its cluster), clock and limits of an installation, as the settings of `roost serve` name them.
 
 Works beside a running server. Makes no folder and no file of its own and migrates nothing (SQLite makes its `-shm` file
 anew when nobody has the database open).
@@ -151,6 +151,10 @@ def _engine(settings: Settings) -> list[Finding]:
         says = f"engine {settings.engine} needs {', '.join(absent)}"
         return [Finding("engine", Verdict.FAIL, says, f"Run: pip install '{extra}'")]
     findings = [Finding("engine", Verdict.OK, f"{settings.engine}: its libraries are there")]
+    if settings.engine == "knative":
+        from roost_gateway.doctor.cluster import examine_cluster  # noqa: PLC0415 - its libraries are an extra
+
+        findings += examine_cluster(settings.knative)
     if settings.engine == "local":
         local = settings.local
         memory = local.memory_bytes or machine_capacity(memory_share=local.memory_share).memory_bytes

@@ -10,6 +10,7 @@ from typing import Any
 
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_kube_config
+from yaml import YAMLError
 
 from roost_platform.domain.errors import InvalidRequest
 
@@ -57,7 +58,7 @@ async def configure(access: Access, configuration: Configuration) -> None:
                 client_configuration=configuration,
                 persist_config=False,
             )
-        except ConfigException as error:
+        except (ConfigException, YAMLError) as error:
             raise InvalidRequest(f"{access.kubeconfig}: {error}", code="bad_kubeconfig", field="kubeconfig") from error
         return
     configuration.host = access.url.rstrip("/")
