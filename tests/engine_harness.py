@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -49,6 +50,10 @@ class Harness(ABC):
     """Within this a version that slept answers again when traffic goes back to it."""
     least_wait_s = 0.0
     """How long `until` waits in any case: where things happen on other machines, they take their time."""
+    unmet: Mapping[str, str] = MappingProxyType({})
+    """Cases of the contract that this engine cannot meet (how their names begin), and why. They are tried nonetheless, and
+    have to fail: so we hear of it when they no longer do.
+    """
     _generation = 0
 
     @abstractmethod

@@ -181,7 +181,6 @@ def test_a_collector_that_hangs_or_is_gone_holds_nobody_up(tmp_path):
 @pytest.mark.parametrize(
     "environment",
     [
-        {},
         {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
         {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
     ],

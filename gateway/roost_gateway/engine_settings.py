@@ -100,3 +100,33 @@ class KnativeSettings(BaseSettings):
     """Seconds between two looks at everything, whatever the watches said."""
     gpu_tolerations: list[dict[str, str]] = Field(default_factory=list)
     """JSON, as in a pod. Taints of the nodes that GPU replicas go to."""
+
+
+class RaySettings(BaseSettings):
+    """The Ray engine. Each of these is the engine's setting of the same name: `roost_platform.engines.ray.settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOST_RAY_", frozen=True, env_ignore_empty=True)
+
+    address: str = ""
+    """Of a running Ray (`host:6379`); empty = one is started on this machine, and ends with the gateway."""
+    artifact_url: str = ""
+    """The gateway's internal listener as replicas reach it; empty = on this machine."""
+    http_host: str = "127.0.0.1"
+    """Where Serve's proxy listens."""
+    http_port: int = Field(8100, ge=1, le=65535)
+    open_network: bool = False
+    """Let Ray, which has no authentication, listen or be asked beyond loopback."""
+    cpus: int = Field(0, ge=0)
+    """Cores of a Ray that is started here; 0 = all."""
+    replica_cpus: float = Field(1.0, ge=0)
+    """Cores that a replica asks of Ray's scheduler; may be a fraction."""
+    replica_gpus: float = Field(0.0, ge=0)
+    """GPUs, likewise; replicas may share one."""
+    max_replicas: int = Field(100, ge=1)
+    """Most replicas of a model without max-scale."""
+    queue_depth: int = Field(10_000, ge=0)
+    """Requests that may wait for a revision, at this gateway."""
+    start_timeout_s: float = Field(120.0, gt=0)
+    """How long a new revision may take until it is ready."""
+    drain_s: float = Field(30.0, ge=0)
+    """How long requests in flight may take when a model is deleted."""

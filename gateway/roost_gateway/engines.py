@@ -88,3 +88,23 @@ def knative_engine(
         on_usage=on_usage,
         told_until=told_until,
     )
+
+
+def ray_engine(settings: Settings, *, secrets: ServiceSecrets, leads: Callable[[], bool], on_usage: OnUsage) -> Engine:
+    """Ray Serve, here or elsewhere. Raises InvalidRequest where its libraries are missing, or strangers could reach it."""
+    try:  # imported here: what needs no Ray need not have it
+        from roost_platform.engines.ray.engine import RayEngine  # noqa: PLC0415
+        from roost_platform.engines.ray.settings import RaySettings  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            "the Ray engine needs its libraries: pip install 'roost[ray]'", code="engine_libraries"
+        ) from error
+    given = settings.ray
+    same = {f.name: getattr(given, f.name) for f in fields(RaySettings) if f.name in type(given).model_fields}
+    url = given.artifact_url or f"http://127.0.0.1:{settings.internal_port}"
+    return RayEngine(
+        settings=RaySettings(**same | {"artifact_url": url, "body_bytes": settings.limits.request_bytes}),
+        secrets=secrets,
+        leads=leads,
+        on_usage=on_usage,
+    )

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
@@ -28,7 +29,7 @@ from roost_gateway.charging import Charging
 from roost_gateway.deployments.deployments import Deployments
 from roost_gateway.deployments.following import Following
 from roost_gateway.door import Door
-from roost_gateway.engines import knative_engine, local_engine
+from roost_gateway.engines import knative_engine, local_engine, ray_engine
 from roost_gateway.health import DatabasePulse, Readiness, judge_serving, judge_usage
 from roost_gateway.holding import Holding
 from roost_gateway.logs import configure_logs
@@ -112,7 +113,7 @@ async def _serve(settings: Settings, make_journal: Callable[..., Journal]) -> No
             ]
             if app.internal_door is not None:
                 internal = listening.enter_context(
-                    contextlib.closing(listen(settings.internal_host, settings.internal_port))
+                    contextlib.closing(listen(settings.internal_address, settings.internal_port))
                 )
                 server = make_server(app.internal_door, lane=None, grace_s=settings.grace_s, limits=settings.limits)
                 servers.append((server, internal))
@@ -345,8 +346,9 @@ def _service_secrets(settings: Settings) -> ServiceSecrets | None:
     """None for the local engine: its replicas can be reached by nobody else."""
     if settings.engine == "local":
         return None
-    assert settings.service_secret_key is not None, "settings are checked when they are read"
-    return ServiceSecrets(settings.service_secret_key.get_secret_value().encode())
+    given = settings.service_secret_key
+    assert given is not None or settings.own_ray, "settings are checked when they are read"
+    return ServiceSecrets(secrets.token_bytes(32) if given is None else given.get_secret_value().encode())
 
 
 def _engine(
@@ -360,6 +362,8 @@ def _engine(
 ) -> Engine:
     if secrets_of is None:
         return local_engine(settings.local, registry, on_usage=holding.tell)
+    if settings.engine == "ray":
+        return ray_engine(settings, secrets=secrets_of, leads=lambda: leadership.held, on_usage=holding.tell)
 
     def quota_of(tenant: str) -> Quota | None:
         found = directory.tenant(tenant)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from roost_gateway.engine_settings import KnativeSettings, LocalSettings
+from roost_gateway.engine_settings import KnativeSettings, LocalSettings, RaySettings
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.tenants import KEY_PREFIX
 
@@ -131,8 +131,8 @@ class Settings(BaseSettings):
     """Address to listen on. Anything but loopback needs an operator key."""
     port: int = Field(8000, ge=0, le=65535)
     """0 = a free one, told in the log and in `<data>/server.json`."""
-    engine: Literal["local", "knative"] = "local"
-    """What runs models: processes of this machine, or a cluster's Knative Serving."""
+    engine: Literal["local", "knative", "ray"] = "local"
+    """What runs models: processes of this machine, a cluster's Knative Serving, or Ray Serve."""
     internal_host: str = "0.0.0.0"  # noqa: S104 - replicas in the cluster fetch their models here; each needs its secret
     """Address for what only replicas ask for; used where the engine is not `local`."""
     internal_port: int = Field(8001, ge=0, le=65535)
@@ -157,6 +157,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     knative: KnativeSettings = Field(default_factory=KnativeSettings)
+    ray: RaySettings = Field(default_factory=RaySettings)
     artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
     metering: MeteringSettings = Field(default_factory=MeteringSettings)
     budgets: BudgetSettings = Field(default_factory=BudgetSettings)
@@ -180,11 +181,21 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _key_for_a_cluster(self) -> Self:
-        if self.engine != "local" and self.service_secret_key is None:
+        if self.engine != "local" and self.service_secret_key is None and not self.own_ray:
             raise ValueError(
                 f"engine {self.engine} needs ROOST_SERVICE_SECRET_KEY (for example `openssl rand -hex 32`)"
             )
         return self
+
+    @property
+    def own_ray(self) -> bool:
+        """Whether a Ray is started on this machine, which ends with the gateway and is nobody else's."""
+        return self.engine == "ray" and not self.ray.address
+
+    @property
+    def internal_address(self) -> str:
+        """`internal_host`, unless nobody said it and only this machine asks."""
+        return "127.0.0.1" if self.own_ray and "internal_host" not in self.model_fields_set else self.internal_host
 
     @property
     def loopback(self) -> bool:

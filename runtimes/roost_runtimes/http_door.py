@@ -99,7 +99,12 @@ class HttpDoor:
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         ticket.done = answered.set_result
         left = asyncio.ensure_future(receive())
-        await asyncio.wait((answered, left), return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait((answered, left), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # by a server around this door, which tells in this way that the client has gone
+            left.cancel()
+            core.cancel(ticket)
+            raise
         if answered.done():
             left.cancel()
             with suppress(asyncio.CancelledError):

@@ -24,13 +24,21 @@ def serve(
     data: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Everything kept is here [default: ./roost-data].")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="ENGINE", help="What runs models: local, knative or ray [default: local].")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With ray: one that runs; else one is started here.")
+    ] = None,
 ) -> None:
     """Run the server until SIGTERM or Ctrl-C. Every setting can come from the environment: ROOST_PORT, ROOST_LOCAL_SPARES…"""
     gc.disable()  # nothing that is imported or loaded at start is garbage: `run` collects once, at the end of that
     # The other commands must not wait for the server's imports.
     from roost_gateway.main import run  # noqa: PLC0415
 
-    chosen: dict[str, Any] = {"host": host, "port": port, "data": data}
+    chosen: dict[str, Any] = {"host": host, "port": port, "data": data, "engine": engine}
+    if address is not None:
+        chosen["ray"] = {"address": address}
     run(settings_of({name: value for name, value in chosen.items() if value is not None}))
 
 

@@ -34,6 +34,7 @@ from roost_platform.registry.stores import make_store
 _LIBRARIES = {
     "local": ("roost[local]", ("onnxruntime", "onnx", "numpy")),
     "knative": ("roost[knative]", ("kubernetes", "aiohttp")),
+    "ray": ("roost[ray]", ("ray", "aiohttp")),
 }
 _STATUS_AT, _STA_UNSYNC = 40, 0x40  # of struct timex on 64-bit Linux: <linux/timex.h>
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1  # <linux/landlock.h>; the number is the same on all architectures

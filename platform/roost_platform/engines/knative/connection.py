@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.config import ConfigException, load_kube_config
-from yaml import YAMLError
+from kubernetes.aio.config import load_kube_config
 
 from roost_platform.domain.errors import InvalidRequest
 
@@ -58,7 +57,7 @@ async def configure(access: Access, configuration: Configuration) -> None:
                 client_configuration=configuration,
                 persist_config=False,
             )
-        except (ConfigException, YAMLError) as error:
+        except Exception as error:  # beside ConfigException whatever reading YAML raises: a file may hold anything
             raise InvalidRequest(f"{access.kubeconfig}: {error}", code="bad_kubeconfig", field="kubeconfig") from error
         return
     configuration.host = access.url.rstrip("/")

@@ -1,0 +1,1 @@
+"""The engine that runs models as applications of Ray Serve."""

@@ -1,0 +1,92 @@
+"""The Ray engine under test: the real engine, on a real Ray of this machine that has two cores.
+
+Time cannot be moved in Ray: here it is waited for. Used where ROOST_TEST_ENGINE is `ray` only (`make test-ray`).
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+from types import MappingProxyType
+
+from artifact_server import ArtifactServer
+from engine_harness import Harness
+from roost_platform.domain.service_secrets import ServiceSecrets
+from roost_platform.engines.ray.engine import RayEngine
+from roost_platform.engines.ray.settings import RaySettings
+
+_SECRETS = ServiceSecrets(b"0123456789abcdef" * 2)
+_LONGEST_WAIT_S = 25
+"""What a revision needs to sleep with the shortest window."""
+
+
+class RayHarness(Harness):
+    unmet = MappingProxyType(
+        {
+            "test_k6_a_call_ends_at_its_deadline_and_gives_its_slot_back[RayHarness-must be killed]": (
+                "a run that cannot be cancelled keeps its slot; Serve ends no replica for one run"
+            ),
+            "test_k10_": "Serve ends no replica whose constructor is still at work: it has to return first",
+            "test_k11_": "Serve says that a replica died at its start, not with which status, nor which process it was",
+        }
+    )
+    sleep_cycles = 1
+    stubborn_s = 2.0
+    gone_s = drained_s = 15.0
+    rollback_s = 20.0
+    least_wait_s = 60.0
+
+    def __init__(self) -> None:
+        self.held = []
+
+    async def start(self, folder: Path, *, start_timeout_s: float = 60, queue_depth: int = 10_000) -> None:
+        tests = str(Path(__file__).parent)
+        os.environ["PYTHONPATH"] = tests  # replicas find the model that behaves as told
+        self._artifacts = await ArtifactServer(_SECRETS).__aenter__()
+        self.engine = RayEngine(
+            settings=RaySettings(
+                artifact_url=self._artifacts.url,
+                http_port=_free_port(),
+                cpus=2,
+                replica_cpus=0.1,
+                start_timeout_s=start_timeout_s,
+                queue_depth=queue_depth,
+                runtimes={"sleeper": "sleeper_model:SleeperModel"},
+            ),
+            secrets=_SECRETS,
+            on_usage=self.held.append,
+        )
+        await self.engine.start()
+
+    async def stop(self) -> None:
+        await self.engine.stop()
+        await self._artifacts.__aexit__(None, None, None)
+        await self.until(lambda: not self.replicas())
+
+    def keep(self, digest: str, artifact: bytes) -> None:
+        self._artifacts.artifacts[digest] = artifact
+
+    async def pass_time(self, seconds: int) -> None:
+        await asyncio.sleep(min(seconds, _LONGEST_WAIT_S))
+
+    def replicas(self) -> list[int]:
+        """Processes that Ray has given a replica's name."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"ray::ServeReplica:"):
+                found.append(int(folder.name))
+        return found
+
+    def kill_one(self) -> None:
+        os.kill(self.replicas()[0], signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
