@@ -4,6 +4,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -118,13 +119,17 @@ class FaultyDatabase(Database):
 class Disk(Files):
     """Remembers what has reached the disk: each file as it was when it was synced last, and the names of synced folders."""
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
+    def __init__(self, folder: Path, chance: random.Random, lock: AbstractContextManager[Any] | None = None) -> None:
+        """`lock`: held by whoever wants to see one moment."""
+        self.removed = 0
         self._folder = folder
         self._chance = chance
         self._synced: dict[Path, bytes] = {}
         self._named: set[Path] = set()
+        self._unnamed: dict[Path, bytes] = {}
+        """Removed since the folder was synced last: they may be back, as they were synced last."""
         self._paths: dict[int, Path] = {}
-        self._lock = threading.Lock()
+        self._lock = lock or threading.RLock()
 
     def create(self, path: Path, *, mapped: bool) -> int:
         descriptor = super().create(path, mapped=mapped)
@@ -138,16 +143,29 @@ class Disk(Files):
         with self._lock:
             self._synced[path] = content
 
+    def unlink(self, path: Path) -> None:
+        with self._lock:
+            super().unlink(path)
+            self.removed += 1
+            if path in self._synced:
+                self._unnamed[path] = self._synced[path]
+
     def sync_folder(self, folder: Path) -> None:
-        names = set(folder.iterdir())
+        with self._lock:
+            names, unnamed = set(folder.iterdir()), set(self._unnamed)
         super().sync_folder(folder)
         with self._lock:
             self._named |= names
+            for path in unnamed:
+                del self._unnamed[path]
 
     def cut_power(self, left: Path) -> None:
         """Put into `left` what is there afterwards: all that was synced, and any part of the rest."""
         left.mkdir()
         with self._lock:
+            for path, content in self._unnamed.items():
+                if not path.exists() and self._chance.random() < 0.5:
+                    (left / path.name).write_bytes(content)
             for path in self._folder.iterdir():
                 if path in self._named or self._chance.random() < 0.5:
                     (left / path.name).write_bytes(self._surviving(path))

@@ -3,7 +3,10 @@
 import asyncio
 import errno
 import itertools
+import json
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,6 +24,7 @@ from roost_platform.metering.files import Files
 from roost_platform.metering.journal import Journal
 from roost_platform.metering.settling import Settler
 from roost_platform.metering.shipper import Shipper
+from sqlite_power import library
 
 TURNS = 6
 CALLS = 3
@@ -226,6 +230,21 @@ async def test_fifty_power_cuts_lose_nothing_that_was_answered_after_a_sync(tmp_
             assert not [name for name in await asyncio.to_thread(_names, left) if name.endswith((".jsonl", ".open"))]
     assert kept > CUTS * CALLS
     print(f"{kept} calls kept, {apart} of {CUTS} books apart")
+
+
+@pytest.mark.skipif(
+    library() is None, reason="this Python has SQLite inside, where its file system cannot be stood in for"
+)
+def test_fifty_power_cuts_under_the_journal_and_the_ledger_lose_nothing(tmp_path):
+    """A process of its own: SQLite's file system, which forgets what was not synced, is one for all connections."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    script = Path(__file__).with_name("metering_power.py")
+    found = json.loads(subprocess.check_output([sys.executable, script, tmp_path, str(seed), str(CUTS)], text=True))
+    assert (found["cuts"], found["lost"], found["doubled"], found["broken"]) == (CUTS, 0, 0, 0)
+    assert found["answered"] > CUTS * CALLS
+    assert found["segments_removed"] > CUTS / 2
+    assert found["syncs"] > CUTS
 
 
 async def _wipe(database: Database) -> None:
