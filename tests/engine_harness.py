@@ -50,6 +50,8 @@ class Harness(ABC):
     """Within this a version that slept answers again when traffic goes back to it."""
     least_wait_s = 0.0
     """How long `until` waits in any case: where things happen on other machines, they take their time."""
+    look_again_s = 0.002
+    """Between two looks of `until`."""
     unmet: Mapping[str, str] = MappingProxyType({})
     """Cases of the contract that this engine cannot meet (how their names begin), and why. They are tried nonetheless, and
     have to fail: so we hear of it when they no longer do.
@@ -149,5 +151,5 @@ class Harness(ABC):
         begin = loop.time()
         while not condition():
             assert loop.time() - begin < max(within, self.least_wait_s), "the condition did not come true"
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(self.look_again_s)
         return loop.time() - begin

@@ -108,6 +108,17 @@ def test_usage_shows_calls_and_what_was_held_in_two_tables(server, roost):
     assert server.asked[0].query == asked
 
 
+def test_usage_shows_copies_where_there_are_any(server, roost):
+    row = {"model": "iris"} | CALLS
+    server.on("GET /api/v1/usage", usage_document(keys=["model"], calls=[row]))
+    document = usage_document(keys=["model"], calls=[row | {"shadow_requests": 17}])
+    server.on("GET /api/v1/usage", document | {"total": CALLS | {"shadow_requests": 17}})
+    assert "COPIES" not in roost("usage").stdout
+    shown = roost("usage").stdout
+    assert "COPIES" in shown
+    assert shown.count("17") == 2
+
+
 def test_usage_without_anything_held_says_so(server, roost):
     server.on("GET /api/v1/usage", usage_document())
     assert "No replica ran, nothing was stored and no upload was checked in this time." in roost("usage").stdout
@@ -117,7 +128,7 @@ def test_usage_as_csv_is_one_record_a_group_in_base_units(server, roost):
     iris, wine = {"model": "iris", "day": "2026-11-22"}, {"model": "wine", "day": "2026-11-22"}
     server.on("GET /api/v1/usage", usage_document(calls=[iris | CALLS], held=[iris | HELD, wine | HELD]))
     first, second = records(roost("usage", "--by", "model,day", "--csv"))
-    assert list(first)[:6] == ["model", "day", "requests", "billed_requests", "rows", "compute_us"]
+    assert list(first)[:6] == ["model", "day", "requests", "billed_requests", "shadow_requests", "rows"]
     assert (first["model"], first["requests"], first["compute_us"], first["cold_starts"]) == ("iris", "2", "1500", "1")
     assert (first["provisioned_us"], first["byte_seconds"], first["replica_cold_starts"]) == ("90000000", "7200", "3")
     assert (second["model"], second["requests"], second["idle_us"]) == ("wine", "", "60000000")

@@ -191,6 +191,15 @@ def test_the_command_has_what_differs_from_the_default():
     )
 
 
+def test_the_command_has_what_requests_hold():
+    stream = Stream(Target("acme", "iris"), shapes.constant(1, 1))
+    end = str(command.command(Plan("", (stream,), payload_file="my request.json"))).partition("--seed=0 ")[2]
+    assert end == "'--payload=my request.json'"
+    made = Plan("", (stream,), binary=True, batch=8)
+    assert str(command.command(made)).endswith("--seed=0 --binary --batch=8")
+    assert Plan.from_json(made.to_json()) == made
+
+
 def test_there_is_no_command_for_what_a_command_line_cannot_say():
     stream = Stream(Target("acme", "iris"), shapes.constant(200, 60), seed=7)
     assert command.command(Plan("", (stream, stream))) is None  # both with the same seed

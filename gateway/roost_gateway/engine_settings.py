@@ -116,6 +116,8 @@ class RaySettings(BaseSettings):
     http_port: int = Field(8100, ge=1, le=65535)
     open_network: bool = False
     """Let Ray, which has no authentication, listen or be asked beyond loopback."""
+    ingress: Literal["direct", "proxy"] = "direct"
+    """`direct`: ready replicas are asked straight where Serve lets them listen; `proxy`: everything goes through Serve's."""
     cpus: int = Field(0, ge=0)
     """Cores of a Ray that is started here; 0 = all."""
     replica_cpus: float = Field(1.0, ge=0)
@@ -130,3 +132,5 @@ class RaySettings(BaseSettings):
     """How long a new revision may take until it is ready."""
     drain_s: float = Field(30.0, ge=0)
     """How long requests in flight may take when a model is deleted."""
+    cache_bytes: int = Field(2 * 1024**3, ge=0)
+    """Most that each node keeps of models' files; 0 = none."""

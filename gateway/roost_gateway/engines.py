@@ -4,8 +4,10 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from importlib.util import find_spec
 
 from roost_gateway.engine_settings import LocalSettings
+from roost_gateway.engine_settings import RaySettings as GivenRaySettings
 from roost_gateway.settings import Settings
 from roost_platform.domain.errors import InvalidRequest
 from roost_platform.domain.service_secrets import ServiceSecrets
@@ -14,7 +16,10 @@ from roost_platform.engines.local.budget import Capacity, ReplicaLimits, machine
 from roost_platform.engines.local.engine import LocalEngine
 from roost_platform.engines.local.engine import LocalSettings as EngineSettings
 from roost_platform.engines.port import Engine, OnUsage
+from roost_platform.engines.ray.settings import RaySettings
 from roost_platform.registry.registry import Registry
+
+_RAY_MISSING = "the Ray engine needs its libraries: pip install 'roost[ray]'"
 
 
 def local_engine(settings: LocalSettings, registry: Registry, *, on_usage: OnUsage) -> LocalEngine:
@@ -94,17 +99,16 @@ def ray_engine(settings: Settings, *, secrets: ServiceSecrets, leads: Callable[[
     """Ray Serve, here or elsewhere. Raises InvalidRequest where its libraries are missing, or strangers could reach it."""
     try:  # imported here: what needs no Ray need not have it
         from roost_platform.engines.ray.engine import RayEngine  # noqa: PLC0415
-        from roost_platform.engines.ray.settings import RaySettings  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise InvalidRequest(
-            "the Ray engine needs its libraries: pip install 'roost[ray]'", code="engine_libraries"
-        ) from error
-    given = settings.ray
+        raise InvalidRequest(_RAY_MISSING, code="engine_libraries") from error
+    if find_spec("ray") is None:  # its driver's process imports it
+        raise InvalidRequest(_RAY_MISSING, code="engine_libraries")
+    given = ray_settings(settings.ray, internal_port=settings.internal_port, body_bytes=settings.limits.request_bytes)
+    return RayEngine(settings=given, secrets=secrets, leads=leads, on_usage=on_usage)
+
+
+def ray_settings(given: GivenRaySettings, *, internal_port: int, body_bytes: int) -> RaySettings:
+    """The engine's own. Raises InvalidRequest for what would be open to strangers."""
     same = {f.name: getattr(given, f.name) for f in fields(RaySettings) if f.name in type(given).model_fields}
-    url = given.artifact_url or f"http://127.0.0.1:{settings.internal_port}"
-    return RayEngine(
-        settings=RaySettings(**same | {"artifact_url": url, "body_bytes": settings.limits.request_bytes}),
-        secrets=secrets,
-        leads=leads,
-        on_usage=on_usage,
-    )
+    url = given.artifact_url or f"http://127.0.0.1:{internal_port}"
+    return RaySettings(**same | {"artifact_url": url, "body_bytes": body_bytes})

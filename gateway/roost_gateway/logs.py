@@ -78,8 +78,6 @@ class CommonSchema:
         labels: dict[str, str] = {}
         others: dict[str, Any] = {}
         for field, value in {**current(), **event}.items():
-            if field.startswith("_ray_"):  # what Ray adds to every line of a process that uses it
-                continue
             if field in _ECS:
                 made[_ECS[field]] = value
             elif field in _LABELS:

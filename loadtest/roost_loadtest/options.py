@@ -116,6 +116,9 @@ def order_of(options: argparse.Namespace, environment: Mapping[str, str]) -> Ord
         timeout_s=options.timeout,
         connections=options.connections,
         processes=options.processes + options.workers,
+        payload_file=options.payload.name if options.payload else "",
+        binary=options.binary,
+        batch=options.batch,
     )
     return Order(plan, tuple(payloads), options.out, options.workers, options.bind, options.web_ui, options.kubeconfig)
 

@@ -74,6 +74,12 @@ class Plan:
     connections: int = 2000
     """Requests in flight at once, per process; what is due beyond is dropped, and counted."""
     processes: int = 1
+    payload_file: str = ""
+    """Name of the file that requests were taken from; empty = made from signatures."""
+    binary: bool = False
+    """Made as binary tensors."""
+    batch: int = 1
+    """Made with dimensions of any length that long."""
 
     @property
     def duration_s(self) -> float:

@@ -2,18 +2,20 @@
 
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from roost_runtimes.core import Core, Limits
 from roost_runtimes.factories import load_factory
-from roost_runtimes.fetch import Artifact, Fetch, FetchError
+from roost_runtimes.fetch import Artifact, FetchError
 from roost_runtimes.http_door import HttpDoor, Receive, Send
 from roost_runtimes.model import ModelError
+from roost_runtimes.node_cache import kept
 
 _REASONS = {"runtime_missing": "RuntimeMissing"}
+TOOK_TOO_LONG = 75
+"""Exit status of a process whose model was not loaded in time: nobody else ends a constructor that hangs."""
 
 
 class EmbeddedDoor:
@@ -42,12 +44,17 @@ def door(spec: Mapping[str, Any]) -> EmbeddedDoor:
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     limits = Limits(body_bytes=spec["body_bytes"])
+    overdue = threading.Timer(spec["start_timeout_s"], os._exit, [TOOK_TOO_LONG])
+    overdue.daemon = True
+    overdue.start()
     try:
         core = _core(spec, limits)
     except (ModelError, FetchError) as error:
         reason = _REASONS.get(error.code or "", "ModelRefused")
         told = json.dumps({"reason": reason, "message": error.message})
         raise RuntimeError(f"roost-refused {told}") from None
+    finally:
+        overdue.cancel()
     made = HttpDoor(limits)
     made.core = core
     return EmbeddedDoor(made)
@@ -58,12 +65,9 @@ def _core(spec: Mapping[str, Any], limits: Limits) -> Core:
         factory = load_factory(spec["factory"])
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(f"{spec['factory']} cannot be imported: {error}", code="runtime_missing") from error
-    with tempfile.TemporaryDirectory(prefix="roost-model-") as folder:  # what is loaded needs its file no more
-        fetch = Fetch(Artifact(spec["url"], spec["digest"], spec["size"], spec["secret"]), Path(folder))
-        try:
-            model = factory(fetch.wait(), name=spec["name"], version=spec["version"], baked=False)
-        finally:
-            fetch.clean_up()
+    artifact = Artifact(spec["url"], spec["digest"], spec["size"], spec["secret"])
+    with kept(artifact, most_bytes=spec["cache_bytes"]) as file:  # what is loaded needs its file no more
+        model = factory(file, name=spec["name"], version=spec["version"], baked=False)
     core = Core(model, slots=spec["slots"], max_batch_size=spec["max_batch_size"], secret=spec["secret"], limits=limits)
     core.warm_up()
     return core

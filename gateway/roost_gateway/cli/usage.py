@@ -25,6 +25,7 @@ def _count(number: int) -> str:
 _CALLS: _Figures = {
     "requests": ("REQUESTS#", _count),
     "billed_requests": ("BILLED#", _count),
+    "shadow_requests": ("COPIES#", _count),
     "rows": ("ROWS#", _count),
     "compute_us": ("COMPUTE#", show.duration),
     "queue_us": ("QUEUED#", show.duration),
@@ -46,6 +47,8 @@ _RESOURCES: _Figures = {
     "byte_seconds": ("STORAGE#", show.byte_hours),
     "job_us": ("CHECKS#", show.long_duration),
 }
+_SELDOM = ("shadow_requests",)
+"""Columns that a table has where there is something to show."""
 _BY = "model, version, outcome, class, day, hour, meter, and for the operator tenant; with commas."
 
 
@@ -115,6 +118,7 @@ def _show(document: Document) -> None:
 def _show_table(report: Document, figures: _Figures) -> None:
     """The keys of the report, then its figures, then their sums."""
     keys = report["group_by"]
+    figures = {name: told for name, told in figures.items() if name not in _SELDOM or report["total"][name]}
 
     def cells(row: Document) -> list[str]:
         return [write(row[name]) for name, (_, write) in figures.items()]

@@ -131,3 +131,11 @@ def judge_feature(flag: str, *, wanted: bool, allowed: bool) -> Finding:
 
 def failed(findings: list[Finding]) -> bool:
     return any(finding.verdict is Verdict.FAIL for finding in findings)
+
+
+def judge_room(*, cores: float, wanted: float) -> Finding:
+    """`wanted`: cores that each replica asks of Ray's scheduler, which starts none that does not fit."""
+    if wanted > cores:
+        says = f"a replica asks for {wanted:g} cores, and Ray would have {cores:g}"
+        return Finding("ray", Verdict.FAIL, says, "Lower ROOST_RAY_REPLICA_CPUS; it may be a fraction.")
+    return Finding("ray", Verdict.OK, f"{cores:g} cores for replicas of {wanted:g} each")

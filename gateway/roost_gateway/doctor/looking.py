@@ -156,6 +156,10 @@ def _engine(settings: Settings) -> list[Finding]:
         from roost_gateway.doctor.cluster import examine_cluster  # noqa: PLC0415 - its libraries are an extra
 
         findings += examine_cluster(settings.knative)
+    if settings.engine == "ray":
+        from roost_gateway.doctor.on_ray import examine_ray  # noqa: PLC0415 - likewise
+
+        findings += examine_ray(settings.ray)
     if settings.engine == "local":
         local = settings.local
         memory = local.memory_bytes or machine_capacity(memory_share=local.memory_share).memory_bytes

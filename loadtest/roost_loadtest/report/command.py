@@ -17,7 +17,7 @@ _PLAN = Plan("", ())
 def command(plan: Plan) -> str | None:
     """For a shell. None for a plan that no command line makes, or only an unreadable one: then the record alone has it.
 
-    Payloads that came from a file are said elsewhere: a record knows the file's name, not where it lay.
+    A payload's file is given by its name: a record does not say where it lay.
     """
     first, *others = plan.streams
     same = all(
@@ -84,6 +84,12 @@ def _limits(plan: Plan) -> Iterator[str]:
         yield f"--connections={plan.connections}"
     if plan.processes != 1:
         yield f"--processes={plan.processes}"
+    if plan.payload_file:
+        yield f"--payload={plan.payload_file}"
+    if plan.binary:
+        yield "--binary"
+    if plan.batch != 1:
+        yield f"--batch={plan.batch}"
 
 
 def _number(value: float) -> str:

@@ -71,23 +71,24 @@ def lost() -> ReplicaLost:
 
 def _on_503(headers: Headers, text: bytes) -> Verdict:
     if b"no healthy upstream" in text or b"connect error: " in text or b"connection failure" in text:
-        return Verdict(_unavailable(headers, "no replica can be reached at the moment"), unsent=True)
+        return Verdict(unavailable(headers, "no replica can be reached at the moment"), unsent=True)
     if b"queue full" in text or b"overflow" in text:
-        return Verdict(_unavailable(headers, "too many requests wait for this model", code="queue_full"))
+        return Verdict(unavailable(headers, "too many requests wait for this model", code="queue_full"))
     if b"before headers" in text:
         return Verdict(lost())  # Envoy had a connection to it, and that broke
-    return Verdict(_unavailable(headers, "no replica took this request in time"))
+    return Verdict(unavailable(headers, "no replica took this request in time"))
 
 
 def _not_routed(headers: Headers) -> Unavailable:
-    return _unavailable(headers, "the ingress has no route to this version yet", code="not_routed")
+    return unavailable(headers, "the ingress has no route to this version yet", code="not_routed")
 
 
 def _refused(headers: Headers) -> Unavailable:
-    return _unavailable(headers, "the cluster's ingress did not let this request through", code="ingress_refused")
+    return unavailable(headers, "the cluster's ingress did not let this request through", code="ingress_refused")
 
 
-def _unavailable(headers: Headers, message: str, *, code: str | None = None) -> Unavailable:
+def unavailable(headers: Headers, message: str, *, code: str | None = None) -> Unavailable:
+    """With the time to wait that the infrastructure asks for."""
     return Unavailable(message, code=code, retry_after_s=_retry_after(headers))
 
 

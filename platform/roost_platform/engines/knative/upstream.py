@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 WHOLE_BYTES = 1 << 16
 """Answers up to this size are taken whole: what breaks is then a clean refusal. A refusal may not be larger."""
-_TEXT_BYTES = 4096
+TEXT_BYTES = 4096
 """As much is read of what the infrastructure says."""
 
 
-class _NotSent(Exception):
+class NotSent(Exception):
     """No replica has seen the request."""
 
     def __init__(self, error: RoostError) -> None:
@@ -100,7 +100,7 @@ class IngressUpstream(Upstream):
         for pause_s in (*self._pauses_s, None):
             try:
                 return await self._attempt(request, body)
-            except _NotSent as unsent:
+            except NotSent as unsent:
                 if pause_s is None or not body.repeatable:
                     raise unsent.error from unsent.__cause__
             # Spread, so that calls that were refused together do not come back together.
@@ -108,7 +108,7 @@ class IngressUpstream(Upstream):
         raise AssertionError("the last attempt has no pause after it")
 
     async def _attempt(self, request: UpstreamRequest, body: Outgoing) -> tuple[ClientResponse, Headers, Figures]:
-        """Raises _NotSent, or what became of the request."""
+        """Raises NotSent, or what became of the request."""
         try:
             response = await self._session.request(
                 request.method,
@@ -119,8 +119,9 @@ class IngressUpstream(Upstream):
             )
         except (ClientConnectorError, ConnectionTimeoutError) as error:
             unreachable = Unavailable("the cluster's ingress cannot be reached", code="ingress_unreachable")
-            raise _NotSent(unreachable) from error
+            raise NotSent(unreachable) from error
         except (ClientError, OSError) as error:
+            logger.info("connection_lost", extra={"url": self._url, "host": self._host, "reason": repr(error)})
             raise body.failure or lost() from error
         self._response = response
         headers = lower(response.raw_headers)
@@ -130,11 +131,11 @@ class IngressUpstream(Upstream):
         verdict = await self._verdict(response, headers)
         self._let_go()
         if verdict.unsent:
-            raise _NotSent(verdict.error)
+            raise NotSent(verdict.error)
         raise verdict.error
 
     async def _verdict(self, response: ClientResponse, headers: Headers) -> Verdict:
-        text, _ = await self._read_whole(response, _TEXT_BYTES)
+        text, _ = await self._read_whole(response, TEXT_BYTES)
         logger.info(
             "infrastructure_answered",
             extra={"host": self._host, "status": response.status, "text": text[:200].decode("ascii", "replace")},

@@ -1,7 +1,8 @@
 """The Ray engine: one application of Ray Serve per revision; scaling, waking and queueing are Serve's.
 
-    apply, delete ─▶ wishes ─▶ a look, four times a second: what Serve says, what it is told   (one thread, for Ray blocks)
-    lease ─▶ revision: does Serve know it? ─▶ Serve's proxy, over HTTP ─▶ replica
+    apply, delete ─▶ wishes ─▶ a look, four times a second: what Serve says, what it is told   (through the driver process)
+    lease ─▶ revision: is a replica ready? ─▶ replica, over HTTP
+                          no: it sleeps    ─▶ Serve's proxy, which wakes one ─▶ replica
 
 A Ray that went away, its head or Serve's controller is a look that fails: the next one connects anew.
 """
@@ -9,13 +10,10 @@ A Ray that went away, its head or Serve's controller is a look that fails: the n
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from time import perf_counter
-from types import TracebackType
-from typing import Any, TypeVar
+from dataclasses import asdict
 
-from roost_platform.domain.errors import DeadlineExceeded, NotFound, Unavailable
+from roost_platform.domain.errors import NotFound, Unavailable
 from roost_platform.domain.output import OutputLine
 from roost_platform.domain.scaling import ScalingPolicy
 from roost_platform.domain.service_secrets import ServiceSecrets
@@ -32,15 +30,26 @@ from roost_platform.engines.port import (
     tell_nobody,
 )
 from roost_platform.engines.ray import mapping
-from roost_platform.engines.ray.cluster import RayCluster
-from roost_platform.engines.ray.proxy import Proxy
+from roost_platform.engines.ray.lease import RayLease
+from roost_platform.engines.ray.link import Driver, DriverLost, RayRefused
+from roost_platform.engines.ray.proxy import PAUSES_S, Proxy
 from roost_platform.engines.ray.revision import APP_PREFIX, RayRevision
 from roost_platform.engines.ray.settings import RaySettings
+from roost_platform.engines.ray.words import Seen
 
 logger = logging.getLogger(__name__)
 
+_FIRST_S = 15.0
+"""So long a gateway that starts waits for a Ray of somebody's."""
+_TELL_S = 10.0
+"""Between two lines of the log that it still cannot be reached."""
+_ANOTHER_S = 5.0
+"""After so long without an answer from a Ray of somebody's another driver asks it."""
+_ANEW_S = 90.0
+"""After so long a Ray that was started here is started anew, and all models with it."""
 _PATIENCE_S = 60.0
-T = TypeVar("T")
+_FRESH_S = 1.5
+"""What a look said of replicas that are asked straight is believed for so long: one that goes waits for two seconds."""
 
 
 class RayEngine(Engine):
@@ -61,16 +70,18 @@ class RayEngine(Engine):
         self._settings = settings
         self._secrets = secrets
         self._leads = leads
-        self._cluster = RayCluster(settings)
-        self._proxy = Proxy(url=f"http://{settings.http_host}:{settings.http_port}")
+        self._driver = Driver(settings)
+        self._proxy = Proxy(url=f"http://{settings.http_host}:{settings.http_port}", pauses_s=PAUSES_S)
         self._held = Held(on_usage=on_usage, clocks=Clocks())
-        self._thread = ThreadPoolExecutor(1, "ray")
         self._revisions: dict[RevisionKey, RayRevision] = {}
         self._draining: dict[RevisionKey, RayRevision] = {}
         self._present: set[str] = set()
         self._complete = False
-        self._troubled = self._stopped = False
-        self._reported = 0.0
+        self._stopped = False
+        self._troubled_since: float | None = None
+        self._told_at = 0.0
+        self._connected = False
+        self._reported = self._looked_at = 0.0
         self._kick = asyncio.Event()
         self._looked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -78,8 +89,18 @@ class RayEngine(Engine):
     # Life.
 
     async def start(self) -> None:
+        """Raises Unavailable when Ray cannot be started here. One of somebody's that cannot be reached is waited for only
+        for a while: it may come later.
+        """
         await self._proxy.start()
-        await self._call(self._cluster.connect)
+        try:
+            async with asyncio.timeout(_FIRST_S if self._settings.address else None):
+                await self._connect()
+        except (DriverLost, RayRefused, TimeoutError) as error:
+            if not self._settings.address:
+                await self._driver.drop()
+                raise Unavailable(f"Ray cannot be started here: {error}", code="ray") from error
+            logger.warning("ray_unreachable", extra={"address": self._settings.address}, exc_info=True)
         self._task = asyncio.create_task(self._look_for_ever())
 
     async def stop(self) -> None:
@@ -92,14 +113,10 @@ class RayEngine(Engine):
             await asyncio.gather(self._task, return_exceptions=True)
         self._held.end()
         await self._proxy.stop()
-        await self._call(self._cluster.disconnect)
-        self._thread.shutdown()
+        await self._driver.stop()
 
     def complete(self) -> None:
         self._complete = True
-
-    async def _call(self, what: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, what, *arguments)
 
     # Wishes.
 
@@ -152,7 +169,6 @@ class RayEngine(Engine):
         return {one.key.name: one.figures() for one in self._of(key)}
 
     def output(self, revision: RevisionKey) -> list[OutputLine]:
-        """Of replicas on this machine: Ray keeps what they print in files of each node."""
         found = self._revisions.get(revision)
         return found.output.lines() if found is not None else []
 
@@ -160,7 +176,8 @@ class RayEngine(Engine):
         found = self._revisions.get(revision)
         if found is None:
             raise NotFound("there is no such revision")
-        return _Lease(found, deadline, self._proxy, secret=self._secrets.of(revision.service))
+        secret = self._secrets.of(revision.service)
+        return RayLease(found, deadline, self._proxy, secret=secret, is_fresh=self.is_fresh)
 
     def figures(self) -> EngineFigures:
         awake = {
@@ -175,12 +192,12 @@ class RayEngine(Engine):
     async def _look_for_ever(self) -> None:
         while True:
             try:
+                if not self._connected:
+                    await self._connect()
                 await self._look()
-                self._troubled = False
-            except Exception:
-                logger.warning("ray_unreachable" if not self._troubled else "ray_still_unreachable", exc_info=True)
-                self._troubled = True
-                await self._reconnect()
+                self._troubled_since = None
+            except Exception as error:  # noqa: BLE001 - whatever it is, Ray is asked again
+                await self._in_trouble(error)
             self._looked.set()
             self._looked = asyncio.Event()
             self._kick.clear()
@@ -191,22 +208,36 @@ class RayEngine(Engine):
                 pass
             await asyncio.sleep(0.02)  # wishes come in twos and threes
 
-    async def _reconnect(self) -> None:
-        try:
-            await self._call(self._cluster.reconnect)
-        except Exception:
-            logger.warning("ray_not_reconnected", exc_info=True)
-            await asyncio.sleep(1)
+    async def _connect(self) -> None:
+        await self._driver.call("connect")
+        self._connected = True
         for one in self._revisions.values():
-            one.applied = ""
+            one.applied = ""  # it may be another Ray
+
+    async def _in_trouble(self, error: Exception) -> None:
+        now = asyncio.get_running_loop().time()
+        since = self._troubled_since = self._troubled_since or now
+        if since == now or now - self._told_at > _TELL_S:
+            self._told_at = now
+            logger.warning("ray_unreachable", extra={"since_s": round(now - since, 1)}, exc_info=error)
+        self._connected = False
+        own = not self._settings.address
+        if own and isinstance(error, DriverLost):  # the Ray that was started here went with its driver
+            for one in [*self._revisions.values(), *self._draining.values()]:
+                one.learn(None, tells=False)
+        if now - since > (_ANEW_S if own else _ANOTHER_S):
+            await self._driver.drop()  # it may have to do with what it remembers
+            self._troubled_since = None
 
     async def _look(self) -> None:
         leads = self._leads()
-        details = await self._call(self._cluster.details)
-        self._present = {name for name in details if name.startswith(APP_PREFIX)}
+        asked_at = asyncio.get_running_loop().time()
+        seen = {name: Seen.of(told) for name, told in (await self._driver.call("look")).items()}
+        self._looked_at = asked_at
+        self._present = {name for name in seen if name.startswith(APP_PREFIX)}
         now = asyncio.get_running_loop().time()
         for one in [*self._revisions.values(), *self._draining.values()]:
-            one.learn(details.get(one.app_name), tells=leads)
+            one.learn(seen.get(one.app_name), tells=leads)
             if one.start_took_too_long(now):
                 one.failed = ("StartTimeout", "it was not ready within the time that a start may take")
         await self._read_output()
@@ -214,80 +245,34 @@ class RayEngine(Engine):
             self._reported = now
             self._held.report()
         if leads:
-            await self._converge(details)
+            await self._converge(seen)
 
     async def _read_output(self) -> None:
         of_worker = {worker: one for one in self._revisions.values() for worker in one.workers}
-        for worker, line in await self._call(self._cluster.printed, list(of_worker)):
-            of_worker[worker].output.add(worker[:12], line)
+        nodes = {worker: node for one in self._revisions.values() for worker, node in one.workers.items()}
+        for worker, line in await self._driver.call("printed", nodes):
+            if worker in of_worker:
+                of_worker[worker].output.add(worker[:12], line)
 
-    async def _converge(self, details: Mapping[str, Any]) -> None:
+    async def _converge(self, seen: Mapping[str, Seen]) -> None:
         for one in list(self._revisions.values()):
-            if one.failed and one.applied and one.failed[0] == "StartTimeout" and one.app_name in details:
-                await self._call(self._cluster.delete, one.app_name)
+            if one.failed and one.applied and one.failed[0] == "StartTimeout" and one.app_name in seen:
+                await self._driver.call("delete", one.app_name)
             elif one.failed is None and one.applied != (fingerprint := one.fingerprint()):
-                await self._call(self._cluster.deploy, one.app())
+                await self._driver.call("deploy", asdict(one.app()))
                 one.applied = fingerprint
         for name, one in list(self._draining.items()):
-            if one.app_name not in details:
+            if one.app_name not in seen:
                 one.ends()
                 del self._draining[name]
-            elif not one.inflight and details[one.app_name]["status"] != "DELETING":
-                await self._call(self._cluster.delete, one.app_name)
+            elif not one.inflight and seen[one.app_name].status != "DELETING":
+                await self._driver.call("delete", one.app_name)
         if self._complete:
             known = {one.app_name for one in (*self._revisions.values(), *self._draining.values())}
             for orphan in self._present - known:
-                if details[orphan]["status"] != "DELETING":
-                    await self._call(self._cluster.delete, orphan)
+                if seen[orphan].status != "DELETING":
+                    await self._driver.call("delete", orphan)
 
-
-class _Lease(AbstractAsyncContextManager[Upstream]):
-    """Entered, it is one of the revision's calls in flight until it is left."""
-
-    def __init__(self, revision: RayRevision, deadline: float, proxy: Proxy, *, secret: str) -> None:
-        self._revision = revision
-        self._deadline = deadline
-        self._proxy = proxy
-        self._secret = secret
-        self._inner: AbstractAsyncContextManager[Upstream] | None = None
-
-    async def __aenter__(self) -> Upstream:
-        began = perf_counter()
-        revision = self._revision
-        if revision.full:
-            raise Unavailable("too many requests wait for this model", code="queue_full", retry_after_s=1)
-        waited = not revision.routed
-        revision.queued += 1
-        try:
-            while not (revision.routed or revision.running):
-                await self._wait()
-            refused = revision.unavailable()
-            if refused is not None:
-                raise refused
-        finally:
-            revision.queued -= 1
-        asleep = revision.entered()
-        self._inner = self._proxy.to(revision.prefix, secret=self._secret, deadline=self._deadline, asleep=asleep)
-        upstream = await self._inner.__aenter__()
-        if waited:
-            upstream.queue_us = upstream.cold_start_us = int((perf_counter() - began) * 1e6)
-        return upstream
-
-    async def _wait(self) -> None:
-        refused = self._revision.unavailable()
-        if refused is not None:
-            raise refused
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                await self._revision.changed.wait()
-        except TimeoutError as error:
-            raise DeadlineExceeded("no replica was ready within the request's time") from error
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        assert self._inner is not None, "left after it was entered"
-        try:
-            return await self._inner.__aexit__(kind, error, traceback)
-        finally:
-            self._revision.left()
+    def is_fresh(self) -> bool:
+        """Whether what is known of replicas may still be gone by."""
+        return asyncio.get_running_loop().time() - self._looked_at < _FRESH_S

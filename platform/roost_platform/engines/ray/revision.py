@@ -16,8 +16,9 @@ from roost_platform.engines.local.timeline import Part
 from roost_platform.engines.output import Output
 from roost_platform.engines.port import RevisionFigures
 from roost_platform.engines.ray import mapping
-from roost_platform.engines.ray.cluster import App
+from roost_platform.engines.ray.seats import Seat, Seats
 from roost_platform.engines.ray.settings import RaySettings
+from roost_platform.engines.ray.words import App, Seen
 
 APP_PREFIX = "roost-"
 _REFUSED = re.compile(r"roost-refused (\{.*?\})(?:\\n|\n|$|['\"])")
@@ -47,13 +48,14 @@ class RayRevision:
         self.applied = ""
         """Fingerprint of what Serve was told last."""
         self.output = Output()
-        self.workers: list[str] = []
-        """Ids of the processes of its latest replicas."""
+        self.workers: dict[str, str] = {}
+        """Ids of the processes of its latest replicas, and of the nodes that they run on."""
+        self.seats = Seats()
         self._held = held
         self._secret = secret
         self._settings = settings
         self._replicas: dict[str, HeldReplica] = {}
-        self._ready: list[HeldReplica] = []
+        self._ready: dict[str, HeldReplica] = {}
         self._proven = False
         self._since: float | None = None
 
@@ -65,7 +67,7 @@ class RayRevision:
     def app(self) -> App:
         """As Serve is to run it now."""
         given, revision, policy = self._settings, self.revision, self.policy
-        most = policy.container_concurrency or given.most_ongoing
+        most = self._most_ongoing
         actor: dict[str, Any] = {"num_cpus": given.replica_cpus, "num_gpus": given.replica_gpus}
         if revision.memory_bytes:
             actor["memory"] = int(revision.memory_bytes * given.memory_factor)
@@ -81,6 +83,8 @@ class RayRevision:
             "slots": most,
             "max_batch_size": revision.max_batch_size,
             "body_bytes": given.body_bytes,
+            "start_timeout_s": given.start_timeout_s,
+            "cache_bytes": given.cache_bytes,
         }
         return App(
             name=self.app_name,
@@ -111,50 +115,62 @@ class RayRevision:
 
     # What Serve says.
 
-    def learn(self, details: Mapping[str, Any] | None, *, tells: bool) -> None:
-        """`details` of its application; None = Serve has none. `tells`: what its replicas hold is told by this gateway."""
-        deployments = list((details or {}).get("deployments", {}).values())
-        replicas = [replica for one in deployments for replica in one["replicas"]]
-        ready = {replica["replica_id"] for replica in replicas if replica["state"] == "RUNNING"}
+    def learn(self, seen: Seen | None, *, tells: bool) -> None:
+        """`seen`: None = Serve has no such application. `tells`: what its replicas hold is told by this gateway."""
+        replicas = seen.replicas if seen else ()
+        ready = {replica.id for replica in replicas if replica.state == "RUNNING"}
         self.running = len(ready)
-        self.wanted = sum(one.get("target_num_replicas") or 0 for one in deployments)
-        self.routed = bool(deployments)
-        self.workers = [replica["worker_id"] for replica in replicas if replica.get("worker_id")] or self.workers
-        if ready or (details is not None and details["status"] == "RUNNING"):
+        self.wanted = seen.wanted if seen else 0
+        self.routed = bool(seen and seen.deployments)
+        self.workers = {replica.worker: replica.node for replica in replicas if replica.worker} or self.workers
+        if ready or (seen is not None and seen.status == "RUNNING"):
             self._proven = True  # also where it came and went between two looks
             self.failed = None
-        elif details is not None and not self.failed:
-            self.failed = _failure(details, deployments)
-        self._hold({replica["replica_id"]: replica["state"] for replica in replicas} if tells else {})
+        elif seen is not None and not self.failed:
+            self.failed = _failure(seen)
+        self._hold({replica.id: replica.state for replica in replicas} if tells else {})
+        straight = self._settings.ingress == "direct"
+        self.seats.learn(
+            {one.id: one.address for one in replicas if straight and one.address and one.id in ready},
+            most_ongoing=self._most_ongoing,
+        )
         self.changed.set()
         self.changed = asyncio.Event()
 
+    @property
+    def _most_ongoing(self) -> int:
+        """Requests that a replica works on at once."""
+        return self.policy.container_concurrency or self._settings.most_ongoing
+
     def _hold(self, states: Mapping[str, str]) -> None:
         for name in self._replicas.keys() - states.keys():
-            gone = self._replicas.pop(name)
-            if gone in self._ready:
-                self._ready.remove(gone)
-            gone.ends()
+            self._ready.pop(name, None)
+            self._replicas.pop(name).ends()
         for name, state in states.items():
             replica = self._replicas.get(name)
             if replica is None:
                 replica = self._replicas[name] = self._held.begin(called=self.inflight > 0)
                 replica.does(Part.LOAD)
-            if state == "RUNNING" and replica not in self._ready:
+            if state == "RUNNING" and name not in self._ready:
                 replica.becomes_ready()
-                self._ready.append(replica)
-            elif state == "STOPPING" and replica in self._ready:
-                self._ready.remove(replica)
-                replica.leaves()
+                self._ready[name] = replica
+            elif state == "STOPPING" and name in self._ready:
+                self._ready.pop(name).leaves()
         self._share_calls()
 
     def _share_calls(self) -> None:
-        """Serve does not say which replica has a call: as many count as active as there are calls, as far as they reach."""
-        for place, replica in enumerate(self._ready):
-            if place < self.inflight and replica.part is not Part.ACTIVE:
+        """Those with calls that went straight to them are active. Of the calls that went through its proxy Serve does not
+        say which replica has them: as many others count as active as there are such calls, as far as they reach.
+        """
+        hidden = self.inflight - sum(map(self.seats.taken, self._ready))
+        for name, replica in self._ready.items():
+            active = self.seats.taken(name) > 0
+            if not active and hidden > 0:
+                active, hidden = True, hidden - 1
+            if active and replica.part is not Part.ACTIVE:
                 replica.busy()
                 replica.catch_up()
-            elif place >= self.inflight and replica.part is Part.ACTIVE:
+            elif not active and replica.part is Part.ACTIVE:
                 replica.idle()
 
     def ends(self) -> None:
@@ -171,16 +187,23 @@ class RayRevision:
         self._share_calls()
         return asleep
 
-    def left(self) -> None:
+    def left(self, seat: Seat | None) -> None:
         self.inflight -= 1
+        if seat is not None:
+            self.seats.give_back(seat)
         self._share_calls()
-        self.changed.set()
-        self.changed = asyncio.Event()
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether Serve may be asked. While its first replica starts those who call wait here, where all can be told at
+        once that nothing comes of it.
+        """
+        return self.running > 0 or (self.routed and (self._proven or not self.policy.initial_scale))
 
     @property
     def full(self) -> bool:
         """Whether as many requests wait, here and in Serve, as may."""
-        room = (self.policy.container_concurrency or self._settings.most_ongoing) * max(self.running, 1)
+        room = self._most_ongoing * max(self.running, 1)
         return self.inflight + self.queued >= room + self._settings.queue_depth
 
     def unavailable(self) -> Unavailable | None:
@@ -215,11 +238,11 @@ class RayRevision:
         )
 
 
-def _failure(details: Mapping[str, Any], deployments: list[Mapping[str, Any]]) -> tuple[str, str] | None:
+def _failure(seen: Seen) -> tuple[str, str] | None:
     """What Serve says of an application that does not come up; None while it may. Its tracebacks are not for people."""
-    if details["status"] not in _FAILED and not any(one["status"] in _FAILED for one in deployments):
+    if seen.status not in _FAILED and not any(status in _FAILED for status in seen.deployments):
         return None
-    text = "\n".join([details.get("message") or "", *((one.get("message") or "") for one in deployments)])
+    text = "\n".join(seen.messages)
     for found in _REFUSED.finditer(text):
         try:
             told = json.loads(found[1])

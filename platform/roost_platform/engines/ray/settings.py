@@ -4,6 +4,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from roost_platform.domain.errors import InvalidRequest
 
@@ -26,6 +27,9 @@ class RaySettings:
     http_port: int = 8100
     open_network: bool = False
     """Let Ray listen, or be asked, beyond loopback."""
+    ingress: Literal["direct", "proxy"] = "direct"
+    """`direct`: ready replicas are asked straight, where Serve lets them listen (a Ray that is started here does); what
+    waits for one goes through Serve's proxy. `proxy`: everything goes through it (Ray's own, or its HAProxy)."""
     cpus: int = 0
     """Cores of a Ray that is started here; 0 = all."""
     object_store_bytes: int = 100 * 1024**2
@@ -47,8 +51,15 @@ class RaySettings:
     drain_s: float = 30.0
     poll_s: float = 0.25
     """Between two looks at Serve's state."""
+    cache_bytes: int = 2 * 1024**3
+    """Most that each node keeps of models' files; 0 = it keeps none."""
     runtimes: Mapping[str, str] = field(default_factory=lambda: {"onnx-cpu": _ONNX})
     """By name: what opens a model's file, as module:callable."""
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether what Serve listens with can be asked from its own machine only."""
+        return _is_loopback(self.http_host)
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest for what would be open to strangers."""
