@@ -1,5 +1,7 @@
 """A whole gateway on a real Ray Serve of this machine. Run by `make test-ray`, not with the other tests: Ray takes its time."""
 
+import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -15,7 +17,10 @@ import httpx
 import pytest
 
 import models_for_tests as models
+from engine_harness import KEY
 from free_ports import free_port
+from ray_harness import RayHarness
+from roost_platform.domain.services import RevisionKey
 from roost_process import Process, RoostProcess, descendants, until
 
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 0]}]}
@@ -227,6 +232,8 @@ def test_through_serves_own_proxies(tmp_path, proxy):
 
 DIRECT = {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2"}
 TOKEN = {"RAY_AUTH_MODE": "token"}
+HERE = {"PYTHONPATH": str(Path(__file__).parent)}
+"""Where replicas find the model that behaves as told."""
 
 
 class Head:
@@ -303,19 +310,21 @@ def test_on_a_ray_of_somebodys_models_outlive_the_gateway_and_the_gateway_outliv
 
 
 @pytest.mark.timeout(300)
-def test_what_replicas_print_on_other_machines_is_shown(tmp_path):
+async def test_what_replicas_print_on_other_machines_is_shown(tmp_path):
+    """The head has no room for a replica; another node has."""
     head = Head(tmp_path)
     head.start(cpus=0)
+    harness = RayHarness(address=head.address)
     try:
-        environment = {"ROOST_RAY_ADDRESS": head.address, "ROOST_SERVICE_SECRET_KEY": "0" * 64}
-        with running(tmp_path, **environment) as server:
-            head.add_node(cpus=2)
-            deploy(server, "says", models.fails_on_negative(tmp_path / "m.onnx"), **{"min-scale": 1})
-            bad = {"inputs": [{"name": "index", "datatype": "INT64", "shape": [1], "data": [7]}]}
-            assert server.http.post("/t/acme/v2/models/says/infer", json=bad).status_code == 422
-            until(
-                lambda: "onnxruntime" in server.http.get("/api/v1/models/says/logs").text, within=30, what="its words"
-            )
-            assert server.http.delete("/api/v1/models/says").status_code == 204
+        await asyncio.to_thread(head.add_node, cpus=2)
+        await harness.start(tmp_path)
+        revision = harness.install(answer=1, says="a line of its own")
+        await harness.apply(revision, min_scale=1)
+        await harness.until_ready(revision)
+        output = functools.partial(harness.engine.output, RevisionKey(KEY, revision.name))
+        await harness.until(lambda: [line.text for line in output()] == ["a line of its own"])
+        assert (await harness.call(revision))["answer"] == 1
+        await harness.engine.delete(KEY)
+        await harness.stop()
     finally:
         head.kill()

@@ -38,8 +38,10 @@ class RayHarness(Harness):
     least_wait_s = 60.0
     look_again_s = 0.1
 
-    def __init__(self) -> None:
+    def __init__(self, *, address: str = "") -> None:
+        """`address`: of a Ray of somebody's."""
         self.held = []
+        self._address = address
 
     async def start(self, folder: Path, *, start_timeout_s: float = 60, queue_depth: int = 10_000) -> None:
         tests = str(Path(__file__).parent)
@@ -48,6 +50,7 @@ class RayHarness(Harness):
         self.engine = RayEngine(
             settings=RaySettings(
                 artifact_url=self._artifacts.url,
+                address=self._address,
                 http_port=_free_port(),
                 cpus=2,
                 replica_cpus=0.1,
