@@ -197,6 +197,16 @@ async def test_a_stretch_that_does_not_follow_the_one_before_is_named(database, 
     assert finding.says == words
 
 
+@pytest.mark.parametrize("jump_s", [3600, -3])
+async def test_a_clock_that_was_set_loses_no_stretch(database, tmp_path, jump_s):
+    jumped = TEN + (10 + jump_s) * SECOND
+    await held(database, stretch(0, id="r/1"), stretch(1, id="r/2", start=jumped))
+    assert pairs(await replicas.chains(asking(database, tmp_path))) == (Verdict.EQUAL, 2, 2, 0, 2)
+    await held(database, stretch(2, id="r/4", start=jumped + 20 * SECOND))
+    finding = the_finding(await replicas.chains(asking(database, tmp_path)))
+    assert finding.says == "nothing is known of the 0:00:10 before it: a stretch was lost, or deleted"
+
+
 async def test_a_replica_that_ended_does_not_go_on(database, tmp_path):
     await held(database, stretch(0, final=True), stretch(1))
     finding = the_finding(await replicas.chains(asking(database, tmp_path)))

@@ -79,7 +79,11 @@ async def states(inquiry: Inquiry) -> Check:
 
 
 async def chains(inquiry: Inquiry) -> Check:
-    """The beginning of each stretch against the end of the one before it."""
+    """The beginning of each stretch against the end of the one before it.
+
+    An engine numbers the stretches of each replica. Where the next number begins at another time than the one before it
+    ended, the machine's clock was set meanwhile: nothing is missing, since lengths come from a clock that does not jump.
+    """
     check = Check("chains of replicas", "stretches of replicas", "that follow the one before them")
     for start, end in inquiry.days():
         count, broken, links = await inquiry.database.read(_chains, start, end)
@@ -166,9 +170,10 @@ def _chains(connection: Connection, start: datetime, end: datetime) -> tuple[int
     }
     seen = (
         select(
-            *(stretch.tenant, stretch.model, stretch.replica, stretch.start, stretch.end),
+            *(stretch.tenant, stretch.model, stretch.replica, stretch.start, stretch.end, stretch.id),
             func.lag(stretch.end, type_=UtcTime()).over(**order).label("before"),
             func.lag(case((stretch.final, 1), else_=0)).over(**order).label("ended"),
+            func.lag(stretch.id).over(**order).label("id_before"),
         )
         # From a little earlier on, so that the first one of the period finds the one before it.
         .where(stretch.kind == ResourceKind.REPLICA, stretch.start >= start - _LONGEST, stretch.start < end)
@@ -177,13 +182,26 @@ def _chains(connection: Connection, start: datetime, end: datetime) -> tuple[int
     mine = seen.c.start >= start
     count = connection.scalar(select(func.count()).where(mine).select_from(seen)) or 0
     torn = and_(mine, seen.c.before.is_not(None), or_(seen.c.before != seen.c.start, seen.c.ended == 1))
-    broken = connection.scalar(select(func.count()).where(torn).select_from(seen)) or 0
-    query = select(seen).where(torn).order_by(seen.c.start).limit(MOST_FINDINGS)
-    links = [
-        _Link(tenant, model, replica, begin, stop, 0, 0, before, bool(ended))
-        for tenant, model, replica, begin, stop, before, ended in connection.execute(query)
-    ]
+    broken = 0
+    links: list[_Link] = []
+    for tenant, model, replica, begin, stop, name, before, ended, name_before in connection.execute(
+        select(seen).where(torn).order_by(seen.c.start)
+    ):
+        if not ended and _are_neighbours(name_before, name):
+            continue
+        broken += 1
+        if len(links) < MOST_FINDINGS:
+            links.append(_Link(tenant, model, replica, begin, stop, 0, 0, before, bool(ended)))
     return count, broken, links
+
+
+def _are_neighbours(first: str, second: str) -> bool:
+    """Whether two ids, `<replica>/<number>`, are of stretches that follow each other, in either order of time."""
+    of, _, number = first.rpartition("/")
+    other, _, next_number = second.rpartition("/")
+    if not of or of != other or not number.isdecimal() or not next_number.isdecimal():
+        return False
+    return abs(int(next_number) - int(number)) == 1
 
 
 def _states_us() -> ColumnElement[int]:
